@@ -151,8 +151,8 @@ FROM sockstate.events
 WHERE kind = 'transition' AND in_state_ns IS NOT NULL AND NOT at_least
 GROUP BY hour, host, comm, state;
 
--- One row per connection that has ended: the records of the kind `connection`. A record that was delivered twice becomes one row in the
--- end.
+-- One row per connection: the last of its records of the kind `connection`. Earlier ones, of a connection that went on, and a record
+-- that was delivered twice are replaced in the end.
 CREATE TABLE IF NOT EXISTS sockstate.connections
 (
     time DateTime64(9, 'UTC') CODEC(Delta, ZSTD),
@@ -161,6 +161,8 @@ CREATE TABLE IF NOT EXISTS sockstate.connections
     instance LowCardinality(String),
     seq UInt64 CODEC(Delta, ZSTD),
     conn String,
+    -- False: it goes on.
+    is_final Bool,
     community_id String,
     nat_community_id String,
     role LowCardinality(String),
@@ -192,9 +194,9 @@ CREATE TABLE IF NOT EXISTS sockstate.connections
     unread_bytes Nullable(UInt64),
     INDEX by_community_id community_id TYPE bloom_filter GRANULARITY 4
 )
-ENGINE = ReplacingMergeTree
+ENGINE = ReplacingMergeTree(time)
 PARTITION BY toDate(time)
-ORDER BY (host, instance, seq)
+ORDER BY (host, conn)
 TTL toDateTime(time) + INTERVAL 30 DAY;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS sockstate.connections_of_ingest TO sockstate.connections AS
@@ -205,6 +207,7 @@ SELECT
     JSONExtractString(record, 'instance') AS instance,
     JSONExtractUInt(record, 'seq') AS seq,
     JSONExtractString(record, 'conn') AS conn,
+    JSONExtractRaw(record, 'final') != 'false' AS is_final,
     JSONExtractString(record, 'network', 'community_id') AS community_id,
     JSONExtractString(record, 'nat', 'community_id') AS nat_community_id,
     JSONExtractString(record, 'role') AS role,

@@ -1,4 +1,5 @@
--- Who transfers most? The query adds the bytes of the connections that have ended, by host, program and peer.
+-- Who transfers most? The query adds the bytes of the connections by host, program and peer; of those that go
+-- on, the bytes until their last record.
 SELECT host, comm, remote_address, count() AS connections, sum(bytes_sent) AS sent, sum(bytes_received) AS received
 FROM sockstate.connections FINAL
 GROUP BY host, comm, remote_address

@@ -33,10 +33,11 @@ FROM events
 WHERE community_id IS NOT NULL AND kind IN ('transition', 'snapshot', 'resync', 'stuck')
 GROUP BY community_id, host, conn;
 
--- The connections that have ended: the records of the kind `connection`.
+-- The connections: the last record of the kind `connection` of each. `is_final` is false for one that goes on.
 CREATE OR REPLACE VIEW connections AS
 SELECT
     rtrim(time, 'Z')::TIMESTAMP_NS AS time, rtrim("begin", 'Z')::TIMESTAMP_NS AS "begin", host.name AS host, instance, seq, conn,
+    coalesce("final", true) AS is_final,
     network.community_id AS community_id, nat.community_id AS nat_community_id, role, local.address AS local_address, local.port AS local_port,
     remote.address AS remote_address, remote.port AS remote_port, owner.pid AS pid, owner.comm AS comm, unit,
     container.name AS container_name, pod.name AS pod_name, pod.namespace AS pod_namespace, duration_ns, handshake_ns,
@@ -46,8 +47,8 @@ SELECT
     segments.received AS segments_received, retransmits, rtt.smoothed_ns AS rtt_smoothed_ns, rtt.min_ns AS rtt_min_ns, unread_bytes
 FROM read_json(getvariable('records'), format = 'newline_delimited', columns = {
     time: 'VARCHAR', "begin": 'VARCHAR', host: 'STRUCT(name VARCHAR)', instance: 'VARCHAR', seq: 'UBIGINT', kind: 'VARCHAR',
-    conn: 'VARCHAR', network: 'STRUCT(type VARCHAR, community_id VARCHAR)', nat: 'STRUCT(community_id VARCHAR)', role: 'VARCHAR',
-    local: 'STRUCT(address VARCHAR, port INTEGER)', remote: 'STRUCT(address VARCHAR, port INTEGER)',
+    conn: 'VARCHAR', "final": 'BOOLEAN', network: 'STRUCT(type VARCHAR, community_id VARCHAR)',
+    nat: 'STRUCT(community_id VARCHAR)', role: 'VARCHAR', local: 'STRUCT(address VARCHAR, port INTEGER)', remote: 'STRUCT(address VARCHAR, port INTEGER)',
     owner: 'STRUCT(pid UINTEGER, comm VARCHAR)', unit: 'VARCHAR', container: 'STRUCT(id VARCHAR, name VARCHAR)',
     pod: 'STRUCT(uid VARCHAR, name VARCHAR, namespace VARCHAR)', duration_ns: 'UBIGINT', handshake_ns: 'UBIGINT',
     at_least: 'BOOLEAN', incomplete: 'BOOLEAN', path: 'STRUCT(state VARCHAR, ns UBIGINT)[]', closed_first: 'VARCHAR',
@@ -55,4 +56,5 @@ FROM read_json(getvariable('records'), format = 'newline_delimited', columns = {
     segments: 'STRUCT(sent UBIGINT, received UBIGINT)', retransmits: 'UBIGINT',
     rtt: 'STRUCT(smoothed_ns UBIGINT, min_ns UBIGINT)', unread_bytes: 'UBIGINT'
 })
-WHERE kind = 'connection';
+WHERE kind = 'connection'
+QUALIFY row_number() OVER (PARTITION BY host.name, conn ORDER BY time DESC) = 1;

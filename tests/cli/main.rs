@@ -187,7 +187,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         (
             "type = \"otlp-metrics\"\nurl = \"http://x\"\naggregate = \"1s\"",
             "1:1",
-            "'records', 'aggregate' and 'sample' apply to records",
+            "'records', 'aggregate', 'interim' and 'sample' apply to records",
         ),
         (
             "type = \"otlp\"\nurl = \"http://x\"\ninterval = \"1s\"",

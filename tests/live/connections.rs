@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    Test,
+    Test, interims,
     lab::{Tracer, in_lab, sockstate, wait_until},
     netns::sysctl,
     observer::wait_for_states,
@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         .push(test("connections: rows of CSV have the columns of tcplife, and those of the table 120", rows));
     tests.push(test("connections: restart: the path goes on in the next daemon", goes_on));
     tests.push(test("connections: restart: killed, each has one record, or is in doubt", killed));
+    tests.extend(interims::tests());
     tests
 }
 

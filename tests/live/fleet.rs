@@ -153,7 +153,7 @@ pub(crate) fn rows_of_each_engine(files: &[&Path], check: impl Fn(&str, &Value))
 }
 
 /// ClickHouse writes 64-bit numbers as texts.
-fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).expect("a number")
 }
 

@@ -29,6 +29,7 @@ mod hunt;
 mod hunt_truth;
 mod identity;
 mod in_doubt;
+mod interims;
 mod interpreters;
 #[cfg(feature = "kafka")]
 mod kafka;

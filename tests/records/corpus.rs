@@ -346,12 +346,13 @@ fn traffic() -> Traffic {
     }
 }
 
-fn lifespans() -> [Lifespan; 3] {
+fn lifespans() -> [Lifespan; 4] {
     let steps = |states: &[(State, Option<u64>)]| -> Vec<PathStep> {
         states.iter().map(|&(state, ns)| PathStep { state, ns }).collect()
     };
     let whole = Lifespan {
         time_ns: TIME_NS,
+        is_final: true,
         conn: client(),
         begin_ns: TIME_NS - 1_000_000_123,
         at_least: false,
@@ -388,7 +389,13 @@ fn lifespans() -> [Lifespan; 3] {
         traffic: None,
         ..whole.clone()
     };
-    [whole, reset, partial]
+    let interim = Lifespan {
+        is_final: false,
+        path: steps(&[(State::SynSent, Some(59_000)), (State::Established, Some(999_941_123))]),
+        cause: None,
+        ..whole.clone()
+    };
+    [whole, reset, partial, interim]
 }
 
 fn ends() -> [Record; 6] {

@@ -250,9 +250,15 @@ fn lifespan(text: BoxedStrategy<String>) -> impl Strategy<Value = Lifespan> {
     let ends = (times, conn(text, false), proptest::collection::vec(step, 0..9));
     let causes = (option::of(select(&Cause::ALL[..])), option::of(select(&REASONS[..])), errno());
     let traffic = option::of(traffic().prop_map(Box::new));
-    (ends, any::<(bool, bool, bool)>(), causes, traffic).prop_map(
-        |((times, conn, path), (at_least, exact, incomplete), (cause, reset_why, errno), traffic)| Lifespan {
+    (ends, any::<(bool, bool, bool, bool)>(), causes, traffic).prop_map(
+        |(
+            (times, conn, path),
+            (is_final, at_least, exact, incomplete),
+            (cause, reset_why, errno),
+            traffic,
+        )| Lifespan {
             time_ns: times.0,
+            is_final,
             conn,
             begin_ns: times.1,
             at_least,

@@ -13,8 +13,8 @@ use crate::{
     format::FormatName,
     model::{MetricLabel, RecordKind, Threshold},
     values::{
-        parse_duration, parse_duration_or_zero, parse_listen_address, parse_metric_label, parse_ring_size,
-        parse_threshold, parse_traced_kind,
+        parse_duration, parse_duration_or_zero, parse_interim, parse_listen_address, parse_metric_label,
+        parse_ring_size, parse_threshold, parse_traced_kind,
     },
 };
 
@@ -155,6 +155,16 @@ pub struct KindArgs {
     /// Records of the kinds start, stop and lost are always written.
     #[arg(long, value_name = "KINDS", value_parser = parse_traced_kind, value_delimiter = ',', help_heading = "Output")]
     pub records: Vec<RecordKind>,
+}
+
+/// The records that a trace writes.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct StreamArgs {
+    #[command(flatten)]
+    pub kinds: KindArgs,
+    /// With records of connections: also report those that go on, once in each interval of this length, with final false.
+    #[arg(long, value_name = "TIME", value_parser = parse_interim, requires = "records", help_heading = "Output")]
+    pub interim: Option<std::time::Duration>,
 }
 
 /// When a connection counts as stuck.

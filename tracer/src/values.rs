@@ -179,6 +179,21 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The shortest interval of records about connections that go on.
+const SHORTEST_INTERIM: Duration = Duration::from_secs(1);
+
+/// The interval of records about connections that go on.
+///
+/// # Errors
+/// Why the text is not valid, as a message.
+pub fn parse_interim(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < SHORTEST_INTERIM {
+        return Err(format!("'{text}' is too short: use 1s or more; 5m is usual"));
+    }
+    Ok(interval)
+}
+
 /// `[STATE][:PORTS][@COMM]=TIME`; TIME may be `never`.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use super::{
     transition_filter,
 };
 use crate::{
-    cli::{FilterArgs, KernelArgs, KindArgs, RunArgs, SelectArgs, StuckRules},
+    cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StreamArgs, StuckRules},
     format::Json,
     model::{Record, RecordKind, RecordKinds},
     sinks::Output,
@@ -44,7 +44,7 @@ pub(super) struct Wanted {
     pub(super) stuck: StuckRules,
     pub(super) filter: FilterArgs,
     pub(super) kernel: KernelArgs,
-    pub(super) kinds: KindArgs,
+    pub(super) stream: StreamArgs,
 }
 
 impl Wanted {
@@ -55,7 +55,7 @@ impl Wanted {
             stuck: StuckRules::default(),
             filter: FilterArgs { select: select.clone(), ..FilterArgs::default() },
             kernel: KernelArgs { alongside, ..KernelArgs::default() },
-            kinds: KindArgs::default(),
+            stream: StreamArgs::default(),
         }
     }
 }
@@ -101,10 +101,10 @@ impl Feed {
         transition_filter(&wanted.filter)?;
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let work = move || {
-            let Wanted { run, stuck, filter, kernel, kinds } = &wanted;
-            let kinds = RecordKinds::of(&kinds.records);
+            let Wanted { run, stuck, filter, kernel, stream } = &wanted;
+            let kinds = RecordKinds::of(&stream.kinds.records);
             let open = || {
-                let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()), kinds);
+                let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()), stream);
                 let mut session = Session::new(transition_filter(filter)?, run, stuck, kernel, output)?;
                 session.settings.nap = NAP;
                 session.all_states = kinds.contains(RecordKind::Connection);

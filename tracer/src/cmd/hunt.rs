@@ -10,11 +10,11 @@ use super::{
     session::{self, Session},
 };
 use crate::{
-    cli::{KernelArgs, SelectArgs},
+    cli::{KernelArgs, SelectArgs, StreamArgs},
     filter::{Filter, Processes},
     format::{Format, HuntReport, HuntStyle, Json},
     kernel::Hunt,
-    model::{MetricLabels, RecordKinds, Threshold},
+    model::{MetricLabels, Threshold},
     pipeline::{self, Limits},
     sinks::Output,
     values::{parse_duration, parse_threshold},
@@ -101,7 +101,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             host: None,
             watch_pods: None,
             notifier: None,
-            open: session::direct(output, format, RecordKinds::DEFAULT),
+            open: session::direct(output, format, &StreamArgs::default()),
         })
     };
     session::run(open, &args.kernel)

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::feed::{Feed, Wanted};
 use crate::{
-    cli::{FilterArgs, KernelArgs, KindArgs, RunArgs, StuckRules},
+    cli::{FilterArgs, KernelArgs, RunArgs, StreamArgs, StuckRules},
     files,
 };
 
@@ -42,7 +42,7 @@ pub struct RecordArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     #[command(flatten)]
-    pub kinds: KindArgs,
+    pub stream: StreamArgs,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         stuck: args.stuck.clone(),
         filter: args.filter.clone(),
         kernel: args.kernel.clone(),
-        kinds: args.kinds.clone(),
+        stream: args.stream.clone(),
     };
     let mut feed = Feed::live(wanted)?;
     let failed = || format!("cannot write to {path}");

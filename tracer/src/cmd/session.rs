@@ -17,7 +17,7 @@ use super::{
     memory,
 };
 use crate::{
-    cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
+    cli::{HookName, KernelArgs, RunArgs, StreamArgs, StuckRules, TierName},
     enrich::{Enricher, KnownPods},
     examiner::Examiner,
     filter::{Filter, States},
@@ -28,8 +28,8 @@ use crate::{
     metrics::Server,
     model::{ConnId, MetricLabels, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{
-        self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, ServiceReports, Signals,
-        Stream, Streams, Summary,
+        self, Beginning, Destination, Interims, Limits, Pipeline, RecordStream, Resyncer, ServiceReports,
+        Signals, Stream, Streams, Summary,
     },
     restart::{self, Kept, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
@@ -141,10 +141,12 @@ impl<'a> Session<'a> {
 /// Opens the streams and their outputs.
 pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec<Stream>, Destination)> + 'a>;
 
-/// One stream of these kinds of records to one output.
-pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>, kinds: RecordKinds) -> Open<'a> {
+/// One stream of these records to one output.
+pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>, args: &StreamArgs) -> Open<'a> {
+    let (kinds, interim) = (RecordKinds::of(&args.kinds.records), args.interim);
     Box::new(move |_, _| {
-        Ok((vec![Stream::Records(RecordStream::new(format).only(kinds))], Destination::Direct(output)))
+        let stream = RecordStream::new(format).only(kinds).with_interims(interim);
+        Ok((vec![Stream::Records(stream)], Destination::Direct(output)))
     })
 }
 
@@ -226,9 +228,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         }
         None => fill(&mut source, &mut table, &mut enricher, filter),
     };
-    if let Some(hunter) = &mut hunter {
-        hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns());
-    }
+    hunter.iter_mut().for_each(|hunter| hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns()));
     let existing = source::dump(filter.place.netns, source::held_sockets);
     degraded.extend(beginning.found.problems);
     report_gaps(&mut degraded, &existing, filter);
@@ -246,6 +246,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     });
     let (list, destination) = (session.open)(&start, resume)?;
     let (finder, nats) = (finder(), nat_finder(session.nat || list.iter().any(Stream::has_connections)));
+    let interims = interims(&list, &destination);
     let state_writer = session.pin.zip(kept).map(|(directory, kept)| {
         if adopted.is_some() {
             source.set_reported(kept.ledger.losses());
@@ -267,6 +268,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         examiner,
         finder,
         nats,
+        interims,
         hunter,
         state_writer,
         adopted,
@@ -351,6 +353,17 @@ fn nat_finder<T>(is_wanted: bool) -> NatFinder<T> {
     NatFinder::start().unwrap_or_else(|error| {
         message!("cannot start the thread that asks conntrack for translations: {error}");
         NatFinder::default()
+    })
+}
+
+fn interims(streams: &[Stream], destination: &Destination) -> Interims {
+    // A daemon may get such a sink later, when it can start no thread with capabilities.
+    if !streams.iter().any(Stream::has_interims) && matches!(destination, Destination::Direct(_)) {
+        return Interims::default();
+    }
+    Interims::start().unwrap_or_else(|error| {
+        message!("cannot start the thread that reads the counters of connections that go on: {error}");
+        Interims::default()
     })
 }
 

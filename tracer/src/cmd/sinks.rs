@@ -83,7 +83,8 @@ pub(super) fn stream(
     let common = &section.common;
     let format = format(section, &stamp(settings, start));
     let stream = RecordStream::to_sink(format, filter.map(Router::new), queue);
-    let mut stream = stream.only(RecordKinds::of(&common.records)).sampled(common.sample);
+    let mut stream =
+        stream.only(RecordKinds::of(&common.records)).with_interims(common.interim).sampled(common.sample);
     if let Some((point, place)) = point {
         stream.resume(point, place);
     }

@@ -11,7 +11,7 @@ use super::{
     terminal_width, transition_filter,
 };
 use crate::{
-    cli::{Colour, FilterArgs, KernelArgs, KindArgs, RunArgs, StuckRules},
+    cli::{Colour, FilterArgs, KernelArgs, RunArgs, StreamArgs, StuckRules},
     format::{Format, FormatName, FormatOptions},
     model::{RecordKind, RecordKinds},
     sinks::Output,
@@ -65,7 +65,7 @@ pub struct TraceArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
     #[command(flatten)]
-    pub kinds: KindArgs,
+    pub stream: StreamArgs,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub struct TraceArgs {
 
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
-    let kinds = RecordKinds::of(&args.kinds.records);
+    let kinds = RecordKinds::of(&args.stream.kinds.records);
     if let Some(problem) = args.format.and_then(|format| format.problem(kinds)) {
         let todo = "name one of the two with '--records', or choose another '--format'";
         return Err(Failure::usage(format!("{problem}: {todo}")).into());
@@ -87,7 +87,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     let open = || {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, kinds, &output);
-        let output = session::direct(output, format, kinds);
+        let output = session::direct(output, format, &args.stream);
         let session = Session::new(filter, &args.run, &args.stuck, &args.kernel, output)?;
         Ok(Session { all_states: kinds.contains(RecordKind::Connection), ..session })
     };

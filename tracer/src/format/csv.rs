@@ -49,7 +49,10 @@ impl Format for Csv {
         // Writing to a vector does not fail.
         let _ = match record {
             Record::Transition(transition) if !self.connections => self.transition(transition, out),
-            Record::Connection(lifespan) if self.connections => self.lifespan(lifespan, out),
+            // A reader of tcplife's columns takes each row for an end.
+            Record::Connection(lifespan) if self.connections && lifespan.is_final => {
+                self.lifespan(lifespan, out)
+            }
             _ => Ok(()),
         };
     }

@@ -128,7 +128,7 @@ fn event(line: &Line<'_>, fields: &Fields<'_>, event: &mut Object<'_>) {
     let r#type: &[&str] = match (&line.kind, fields.to) {
         (Kind::Transition(_), Some("ESTABLISHED")) => &["connection", "start"],
         (Kind::Transition(_), Some("CLOSE")) => &["connection", "end"],
-        (Kind::Connection(_), _) => &["connection", "end"],
+        (Kind::Connection(lifespan), _) if lifespan.is_final => &["connection", "end"],
         (Kind::Lost(_), _) => &["error"],
         _ if is_connection => &["connection", "info"],
         _ => &["info"],

@@ -57,8 +57,9 @@ pub(super) fn message<'a>(line: &'a Line<'_>, fields: &'a Fields<'_>) -> impl Di
             }
             Kind::Connection(lifespan) => {
                 connection(fields, f)?;
-                f.write_str("closed")?;
-                fields.duration_ns.map_or(Ok(()), |ns| write!(f, " after {}", seconds(ns)))?;
+                f.write_str(if lifespan.is_final { "closed" } else { "open" })?;
+                let when = if lifespan.is_final { "after" } else { "for" };
+                fields.duration_ns.map_or(Ok(()), |ns| write!(f, " {when} {}", seconds(ns)))?;
                 fields.cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))?;
                 lifespan.traffic.map_or(Ok(()), |traffic| {
                     let Bytes { sent, received } = traffic.bytes;

@@ -9,7 +9,9 @@ use columns::{Field, fields};
 use super::{Content, Format, FormatName, ReadWidth, name::Source, time::Times};
 use crate::{
     display::{Layout, duration, endpoints, lower_bound, number, palette, readable},
-    model::{Connection, InState, Lifespan, Record, Role, State, Transition, bounds::SENTENCE, printable},
+    model::{
+        Cause, Connection, InState, Lifespan, Record, Role, State, Transition, bounds::SENTENCE, printable,
+    },
 };
 
 pub(super) const FORMAT: FormatName = FormatName {
@@ -179,7 +181,8 @@ impl Table {
             let cells = self.cells(*time_ns, conn, &states);
             return self.layout.row(&cells, 1, &text);
         }
-        text = format!("closed after {}{}  {text}", lower_bound(lasted), duration(lasted.ns));
+        let what = if lifespan.is_final { "closed after" } else { "open for" };
+        text = format!("{what} {}{}  {text}", lower_bound(lasted), duration(lasted.ns));
         if let Some((sent, received)) = bytes {
             text.push_str(&format!("  {} sent, {} received", number(sent), number(received)));
         }
@@ -239,7 +242,8 @@ impl Table {
 
 /// How a connection has ended: the cause, the side that closed it first, and anything unusual.
 fn how_ended(lifespan: &Lifespan) -> String {
-    let mut text = lifespan.cause.map_or_else(|| "-".to_owned(), |cause| cause.name().to_owned());
+    let unknown = if lifespan.is_final { "-" } else { "goes on" };
+    let mut text = lifespan.cause.map_or(unknown, Cause::name).to_owned();
     if let Some(why) = lifespan.reset_why {
         text.push_str(&format!(" ({why})"));
     }

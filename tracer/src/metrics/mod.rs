@@ -150,6 +150,7 @@ mod tests {
         let mut counts = Counts::default();
         for at_least in [false, true] {
             counts.connection(&Lifespan {
+                is_final: true,
                 time_ns: 0,
                 conn: Connection { role: Some(Role::Client), ..Connection::example() },
                 begin_ns: 0,

@@ -48,11 +48,13 @@ pub struct PathStep {
     pub ns: Option<u64>,
 }
 
-/// A connection from its beginning to its end.
+/// A connection from its beginning to its end, or until a moment of its life.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lifespan {
     /// Wall clock, ns since the epoch, when the connection ended for both sides: when TIME_WAIT began, otherwise `-> CLOSE`.
     pub time_ns: i64,
+    /// False for a connection that goes on: the end is the time of the record, and `path` has the state that it is in.
+    pub is_final: bool,
     /// Owner and ends as of the end.
     pub conn: Connection,
     /// Wall clock, ns since the epoch, of the first SYN.
@@ -92,20 +94,20 @@ impl Lifespan {
         ClosedFirst::of(&self.path)
     }
 
-    /// The state before the end, and the state of the end.
+    /// The state before the end, and the state of the end; for a connection that goes on, its state and the one before.
     #[must_use]
     pub fn last_change(&self) -> (Option<State>, State) {
         let mut states = self.path.iter().rev().map(|step| step.state);
         match states.next() {
-            Some(State::TimeWait) => (states.next(), State::TimeWait),
+            Some(last) if last == State::TimeWait || !self.is_final => (states.next(), last),
             last => (last, State::Close),
         }
     }
 
-    /// The changes of state, from the first one to that of the end. The first state has `None` before it.
+    /// The changes of state so far, from the first one to that of the end. The first state has `None` before it.
     pub fn changes(&self) -> impl Iterator<Item = (Option<State>, State)> + '_ {
         let states = || self.path.iter().map(|step| step.state);
-        let end = Some(State::Close).filter(|_| self.last_change().1 == State::Close);
+        let end = Some(State::Close).filter(|_| self.is_final && self.last_change().1 == State::Close);
         std::iter::once(None).chain(states().map(Some)).zip(states().chain(end))
     }
 }

@@ -101,6 +101,7 @@ impl Pipeline {
         let report_at = self.streams.report_at();
         let state_at = self.state_writer.as_ref().and_then(StateWriter::due);
         let service_at = self.service.due(self.streams.summary.transitions).filter(|_| quiet);
+        let interim_at = self.interims.next_ns().filter(|_| quiet && !self.interims.is_busy()).map(after);
         let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
         tokio::select! {
             biased;
@@ -127,6 +128,7 @@ impl Pipeline {
             () = until(watch_at), if quiet => {}
             () = until(owners_at), if quiet && !self.finder.is_busy() => {}
             () = until(window_at), if quiet => {}
+            () = until(interim_at), if quiet => {}
             () = until(state_at), if quiet => {}
             () = until(report_at), if quiet => {}
             () = until(service_at), if quiet => {}
@@ -160,6 +162,7 @@ impl Pipeline {
         }
         self.find_owners();
         self.report_examined();
+        self.report_interims();
         if let Some(question) = self.settings.metrics.as_mut().and_then(Server::try_next_question) {
             self.answer(question);
         }

@@ -9,6 +9,7 @@ mod destination;
 mod drain;
 mod ending;
 mod flow;
+mod interims;
 mod metrics_stream;
 mod missing;
 mod names;
@@ -30,6 +31,7 @@ pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use destination::{Destination, Reload};
 pub use ending::GRACE;
+pub use interims::Interims;
 pub use metrics_stream::{MetricsStream, WriteNumbers};
 pub use nap::SHORT_NAP;
 pub use record_stream::RecordStream;
@@ -116,6 +118,8 @@ pub struct Pipeline {
     pub finder: HolderFinder,
     /// Asks conntrack how it translates connections.
     pub nats: NatFinder<Box<Lifespan>>,
+    /// Reports connections that go on.
+    pub interims: Interims,
     /// `Some` in a hunt, which reports stuck connections with the call stack that opened them, and no transitions.
     pub hunter: Option<Hunter>,
     /// Writes the state for the next process, if the programs are pinned.
@@ -172,6 +176,7 @@ impl Pipeline {
     /// Collects from now on what the streams need: counts for metrics, if there is a server or a sink for them, and paths.
     fn follow_streams(&mut self) {
         self.table.report_connections(self.streams.have_connections());
+        self.interims.follow(&self.streams.intervals(), &self.table);
         if self.streams.counts.is_none() && (self.settings.metrics.is_some() || self.streams.reports()) {
             self.streams.counts = Some(Counts::since(now_ns()));
         }
@@ -191,6 +196,7 @@ impl Pipeline {
             || self.source.is_upgrading()
             || self.finder.is_busy()
             || self.examiner.is_busy()
+            || self.interims.is_busy()
             || self.streams.has_unreported()
     }
 

@@ -21,6 +21,8 @@ pub struct RecordStream {
     kinds: RecordKinds,
     /// Counts instead of transitions, where that is wanted.
     windows: Option<Windows>,
+    /// How often connections that go on are reported.
+    interim: Option<Duration>,
     /// One of `sample` connections is reported.
     sample: u64,
     /// Records that the previous process has neither delivered nor reported; reported after the `start`.
@@ -43,7 +45,8 @@ impl RecordStream {
     }
 
     fn with(format: Box<dyn Format>, router: Option<Router>, outgoing: Outgoing) -> Self {
-        Self { format, router, outgoing, kinds: RecordKinds::DEFAULT, windows: None, sample: 1, left: None }
+        let (kinds, windows, interim, sample, left) = (RecordKinds::DEFAULT, None, None, 1, None);
+        Self { format, router, outgoing, kinds, windows, interim, sample, left }
     }
 
     /// Counts transitions in windows of `length` instead of reporting each. Up to `most` pairs of a service and a peer have rows
@@ -63,6 +66,16 @@ impl RecordStream {
 
     pub(super) fn has_connections(&self) -> bool {
         self.kinds.contains(RecordKind::Connection)
+    }
+
+    /// Reports connections that go on at this interval, if the stream has records of connections.
+    #[must_use]
+    pub fn with_interims(self, every: Option<Duration>) -> Self {
+        Self { interim: every, ..self }
+    }
+
+    pub(super) fn interim(&self) -> Option<Duration> {
+        self.interim.filter(|_| self.has_connections())
     }
 
     /// Reports one of `sample` connections, with all of its records.

@@ -1,7 +1,7 @@
 //! All streams: each record goes to every stream that takes it, and all are counted together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Formatter},
     time::Duration,
 };
@@ -140,6 +140,12 @@ impl Stream {
         }
     }
 
+    /// Whether it has records of connections that go on.
+    #[must_use]
+    pub fn has_interims(&self) -> bool {
+        matches!(self, Self::Records(stream) if stream.interim().is_some())
+    }
+
     /// Whether it has records of whole connections.
     #[must_use]
     pub fn has_connections(&self) -> bool {
@@ -211,6 +217,17 @@ impl Streams {
         for stream in &mut self.list {
             stream.record(record);
         }
+    }
+
+    /// Writes the record of a connection that goes on, to the streams that want these records `every` so often.
+    pub(super) fn interim(&mut self, record: &Record, every: Duration) {
+        let streams = self.list.iter_mut().filter_map(records_mut);
+        streams.filter(|stream| stream.interim() == Some(every)).for_each(|stream| stream.record(record));
+    }
+
+    /// How often streams want records of connections that go on.
+    pub(super) fn intervals(&self) -> BTreeSet<Duration> {
+        self.list.iter().filter_map(records).filter_map(RecordStream::interim).collect()
     }
 
     /// All records that are due have been written.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::RecordKind,
-    values::{parse_duration, parse_duration_or_zero, parse_record_kind, parse_size},
+    values::{parse_duration, parse_duration_or_zero, parse_interim, parse_record_kind, parse_size},
 };
 
 /// When sockstate makes sure that the spool is on the disk.
@@ -38,6 +38,9 @@ pub struct CommonArgs {
     /// (docs/events.md).
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "aggregate")]
     pub aggregate_keys: usize,
+    /// Also report connections that go on, once in each interval of this length: records of the kind connection, with final false.
+    #[arg(long, value_name = "TIME", value_parser = parse_interim)]
+    pub interim: Option<Duration>,
     /// Send the transitions of one of N connections only; records of stuck connections and of losses are always sent.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: u64,
@@ -70,7 +73,7 @@ pub struct CommonArgs {
 impl CommonArgs {
     /// Whether the sink gets fewer records than there are.
     pub(super) fn is_reduced(&self) -> bool {
-        self.aggregate.is_some() || self.sample > 1 || !self.records.is_empty()
+        self.aggregate.is_some() || self.interim.is_some() || self.sample > 1 || !self.records.is_empty()
     }
 
     /// Kinds of records that the sink never gets; `aggregates` tells whether the sink counts transitions.
@@ -78,7 +81,13 @@ impl CommonArgs {
         let is_wrong = !aggregates && self.records.contains(&RecordKind::Aggregate);
         let message = "'records' names aggregates, and this sink counts no transitions: set 'aggregate' to the length of the \
                        windows, such as \"1m\", or name \"transitions\"";
-        is_wrong.then(|| Problem { key: "records", message: message.to_owned() })
+        if is_wrong {
+            return Some(Problem { key: "records", message: message.to_owned() });
+        }
+        let has_none = self.interim.is_some() && !self.records.contains(&RecordKind::Connection);
+        let message = "'interim' reports connections that go on, and this sink gets no records of connections: add \"connections\" to \
+                       'records'";
+        has_none.then(|| Problem { key: "interim", message: message.to_owned() })
     }
 
     /// The directory of the spool of the sink `name`.

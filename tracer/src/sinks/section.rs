@@ -55,8 +55,7 @@ impl SinkSection {
         problems.extend(self.config.format().into_iter().flat_map(|format| format.problems(&self.common)));
         if self.config.metrics().is_some() {
             if self.common.is_reduced() {
-                let message =
-                    "'records', 'aggregate' and 'sample' apply to records, and this sink sends metrics";
+                let message = "'records', 'aggregate', 'interim' and 'sample' apply to records, and this sink sends metrics";
                 problems.push(Problem::of_section(message));
             }
             if has("filter") {

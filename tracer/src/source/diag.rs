@@ -8,10 +8,10 @@ use rustix::net::netdevice::index_to_name;
 use super::{
     message::parse,
     mptcp,
-    netlink::{DUMP_FLAGS, HEADER, INET_DIAG_INFO, ask, open},
+    netlink::{DUMP_FLAGS, HEADER, INET_DIAG_INFO, ask, ask_one, open, request_of},
     requests, snapshot,
 };
-use crate::model::{SocketInfo, Transport};
+use crate::model::{SocketInfo, Transport, Tuple};
 
 /// The older request, which walks the tables once for both families; `SOCK_DIAG_BY_FAMILY` walks them once for each.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -58,6 +58,14 @@ fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     name_interfaces(&socket, &mut sockets);
     requests::note_timers(&mut sockets);
     Ok((sockets, problem))
+}
+
+/// The TCP socket with the ends `tuple` in the namespace of the socket `netlink`, whose inode is `netns`.
+///
+/// # Errors
+/// There is none (ENOENT), or the kernel does not say.
+pub(super) fn exact(netlink: &OwnedFd, netns: u32, tuple: &Tuple) -> io::Result<Option<SocketInfo>> {
+    ask_one(netlink, &request_of(tuple), |_, message| parse(netns, message, Transport::Tcp))
 }
 
 /// Adds the names of interfaces, from the namespace of the socket `netlink`. An interface that no longer exists

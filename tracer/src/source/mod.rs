@@ -1,6 +1,7 @@
 //! Sources of events and sockets: the ring of the kernel programs, the kernel's iterators, `sock_diag`, /proc, recordings.
 
 mod conntrack;
+mod counter_reader;
 mod descriptors;
 mod destroy;
 mod diag;
@@ -16,6 +17,7 @@ mod listed;
 mod message;
 mod mptcp;
 mod mptcp_info;
+mod namespace_paths;
 mod namespaces;
 mod nat_finder;
 mod netlink;
@@ -31,6 +33,7 @@ mod translations;
 mod unlisted;
 mod visibility;
 
+pub use counter_reader::{CounterReader, Counters, SocketKey};
 pub use destroy::Destroys;
 pub use dump::{Dump, dump};
 pub use held_sockets::held_sockets;

@@ -6,7 +6,7 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-use crate::model::Transport;
+use crate::model::{Transport, Tuple};
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 pub(super) const DUMP_FLAGS: u16 = 0x301;
@@ -114,6 +114,28 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 pub(super) fn exact_request(kind: u16, transport: Transport) -> Vec<u8> {
     const NLM_F_REQUEST_AND_ACK: u16 = 5;
     request(kind, NLM_F_REQUEST_AND_ACK, libc::AF_INET as u8, transport)
+}
+
+/// A request for the TCP socket with these ends, whatever its cookie (`struct inet_diag_sockid`).
+pub(super) fn request_of(tuple: &Tuple) -> Vec<u8> {
+    const ID: usize = HEADER + 8;
+    let family = if tuple.is_v4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut request = request(SOCK_DIAG_BY_FAMILY, REQUEST_FLAG, family as u8, Transport::Tcp);
+    let mut id = Vec::with_capacity(48);
+    id.extend(tuple.local_port.to_be_bytes());
+    id.extend(tuple.remote_port.to_be_bytes());
+    for address in [tuple.local, tuple.remote] {
+        match (tuple.is_v4(), address.octets()) {
+            // The last four bytes of a v4-mapped address.
+            (true, [.., a, b, c, d]) => id.extend([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (false, octets) => id.extend(octets),
+        }
+    }
+    id.extend(tuple.interface.to_ne_bytes());
+    id.extend([0xff; 8]);
+    request.truncate(ID);
+    request.extend(id);
+    request
 }
 
 /// `struct nlmsghdr`, `struct inet_diag_req_v2` for every state, and the attribute with a large protocol number.

@@ -3,17 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use super::{
-    conntrack::Conntrack,
-    links::{Links, open_namespace},
-    namespaces::{Namespace, Namespaces},
-    snapshot,
-};
+use super::{conntrack::Conntrack, links::Links, namespace_paths::NamespacePaths, snapshot};
 use crate::model::{Nat, SocketInfo, Tuple};
 
 /// A socket by its network namespace and its ends.
@@ -23,16 +18,10 @@ type NetnsTuple = (u32, Tuple);
 const MOST_ROUTERS: usize = 8;
 /// The limit of the namespaces whose interfaces are read to find these.
 const MOST_VISITS: usize = 64;
-/// The limit of the namespaces that are remembered.
-const MOST_KNOWN: usize = 1 << 14;
 /// For how long interfaces and zones of a namespace count as known.
 const FRESH: Duration = Duration::from_secs(10);
 /// For how long a table stays open: its netlink socket keeps the namespace alive.
 pub(super) const OPEN: Duration = Duration::from_millis(50);
-/// The pause between two searches for namespaces, as a multiple of the time that a search takes.
-const SEARCH_PART: u32 = 100;
-/// The shortest pause.
-const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known about the translation of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +40,7 @@ pub fn translations<'a>(
     sockets: impl Iterator<Item = &'a SocketInfo>,
     namespaces: &BTreeMap<u32, PathBuf>,
 ) -> HashMap<NetnsTuple, Nat> {
-    let mut tables = Translations { known: namespaces.clone(), ..Translations::default() };
+    let mut tables = Translations { namespaces: namespaces.clone().into(), ..Translations::default() };
     let find = |socket: &SocketInfo| match tables.find(socket.netns, None, &socket.tuple) {
         Translation::Found(nat) => Some(((socket.netns, socket.tuple), nat)),
         _ => None,
@@ -62,13 +51,11 @@ pub fn translations<'a>(
 /// Asks the tables of conntrack. Belongs to one thread.
 #[derive(Default)]
 pub(super) struct Translations {
-    /// A path to each known namespace, by its inode. The paths keep no namespace alive.
-    known: BTreeMap<u32, PathBuf>,
+    namespaces: NamespacePaths,
     links: HashMap<u32, (Instant, Rc<Links>)>,
     routers: HashMap<u32, (Instant, Rc<[u32]>)>,
     zones: HashMap<u32, (Instant, Rc<[u16]>)>,
     tables: HashMap<u32, (Instant, Option<Conntrack>)>,
-    next_search: Option<Instant>,
     loaded: Option<(Instant, bool)>,
 }
 
@@ -206,50 +193,28 @@ impl Translations {
 
     fn read_links(&mut self, at: u32, pid: Option<u32>) -> Links {
         let Some(namespace) = self.namespace(at, pid) else { return Links::default() };
-        let read = || Links::read(&self.known).map_err(|error| error.to_string());
+        let read = || Links::read(self.namespaces.known()).map_err(|error| error.to_string());
         snapshot::run_in(at, &namespace, read).unwrap_or_default()
     }
 
     /// The file of a namespace, by a path that is known, by the process, or by a search.
     fn namespace(&mut self, at: u32, pid: Option<u32>) -> Option<File> {
-        let known = self.known.get(&at).and_then(|path| open_namespace(path, at));
+        let known = self.namespaces.open(at, pid);
         if known.is_some() {
             return known;
         }
-        self.known.remove(&at);
-        let of_process = pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
-        if let Some(path) = of_process
-            && let Some(file) = open_namespace(&path, at)
-        {
-            if self.known.len() >= MOST_KNOWN {
-                self.forget_all();
-            }
-            self.known.insert(at, path);
-            return Some(file);
-        }
         self.search();
-        self.known.get(&at).and_then(|path| open_namespace(path, at))
+        self.namespaces.open(at, None)
     }
 
-    /// Lists the namespaces of the host. Returns whether it did: a host may have thousands of processes, and a search reads all.
+    /// Lists the namespaces of the host. Returns whether it did.
     fn search(&mut self) -> bool {
-        let began = Instant::now();
-        if self.next_search.is_some_and(|next| began < next) {
-            return false;
+        let is_done = self.namespaces.search();
+        if is_done {
+            let namespaces = std::mem::take(&mut self.namespaces);
+            *self = Self { namespaces, ..Self::default() };
         }
-        self.forget_all();
-        for (inode, Namespace { path, .. }) in Namespaces::find(Path::new("/")).found {
-            if let Ok(inode) = u32::try_from(inode) {
-                self.known.insert(inode, path);
-            }
-        }
-        let pause = SEARCH_PAUSE.max(began.elapsed() * SEARCH_PART);
-        self.next_search = Some(Instant::now() + pause);
-        true
-    }
-
-    fn forget_all(&mut self) {
-        *self = Self { next_search: self.next_search, ..Self::default() };
+        is_done
     }
 }
 

@@ -157,7 +157,8 @@ impl Story {
                 self.has_transitions = true;
                 self.transition(transition);
             }
-            Record::Connection(lifespan) if !self.has_transitions => {
+            // The last record of a connection has the whole path.
+            Record::Connection(lifespan) if lifespan.is_final && !self.has_transitions => {
                 for transition in lifespan::transitions(lifespan) {
                     self.at(transition.time_ns);
                     self.transition(&transition);

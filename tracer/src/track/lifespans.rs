@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::conns::plain;
 use crate::model::{
-    ConnId, Connection, Lifespan, PathStep, Record, Resync, Role, State, Transition, bounds::MOST_STEPS,
+    ConnId, Connection, InState, Lifespan, PathStep, Record, Resync, Role, State, Transition,
+    bounds::MOST_STEPS,
 };
 
 /// What is known of a connection that has not ended. Kept small: there may be a million.
@@ -176,6 +177,7 @@ impl Lifespans {
         let life = self.lives.remove(&conn.id)?;
         Some(Lifespan {
             time_ns,
+            is_final: true,
             conn: Connection { mini: false, ..conn.clone() },
             begin_ns: life.begin_ns,
             at_least: life.at_least,
@@ -188,6 +190,40 @@ impl Lifespans {
             incomplete: life.incomplete,
             traffic: None,
         })
+    }
+
+    /// A connection that goes on at `time_ns`: `conn` is in `state`, `in_state` since it came into it.
+    pub(super) fn so_far(
+        &self,
+        time_ns: i64,
+        conn: Connection,
+        (state, in_state): (State, Option<InState>),
+    ) -> Lifespan {
+        let life = self.lives.get(&conn.id);
+        let in_state_ns = in_state.map(|in_state| in_state.ns);
+        let since_ns = time_ns.saturating_sub_unsigned(in_state_ns.unwrap_or(0));
+        // A connection that is older than the trace, and has not left its state since.
+        let unseen = || Life {
+            at_least: in_state.is_none_or(|in_state| in_state.at_least),
+            ..Life::beginning(since_ns, state)
+        };
+        let mut life = life.cloned().unwrap_or_else(unseen);
+        life.step(state, state, in_state_ns);
+        Lifespan {
+            time_ns,
+            is_final: false,
+            conn: Connection { mini: false, ..conn },
+            begin_ns: life.begin_ns,
+            at_least: life.at_least,
+            duration_ns: life.duration_ns(time_ns),
+            path: life.path(),
+            cause: None,
+            reset_why: None,
+            errno: 0,
+            exact: life.exact,
+            incomplete: life.incomplete,
+            traffic: None,
+        }
     }
 
     /// An earlier process, which was killed, may have reported the ends of the connections that are known now.

@@ -26,4 +26,4 @@ pub use lifespans::Lifespans;
 pub use owners::{FoundOwner, is_held_open, with_owner};
 pub use resets::PATIENCE_NS;
 pub use saved::SavedTable;
-pub use table::{Table, Update, Visibility};
+pub use table::{Living, Table, Update, Visibility};

@@ -4,6 +4,7 @@
 mod beginning;
 mod closing;
 mod corrections;
+mod living;
 mod requests;
 mod timewaits;
 
@@ -11,6 +12,8 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     rc::Rc,
 };
+
+pub use living::Living;
 
 use super::{
     cause,
@@ -108,11 +111,6 @@ impl Table {
     /// Reports from now on which connections stay in a state for longer than this.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.watchdog = Watchdog::new(Some(thresholds));
-    }
-
-    /// Whether connections get a record of their whole lives at their end.
-    pub fn report_connections(&mut self, wanted: bool) {
-        self.lifespans = wanted.then(|| self.lifespans.take().unwrap_or_default());
     }
 
     /// When [`Table::tick`] has to report what is stuck, `CLOCK_MONOTONIC` ns.

@@ -10,7 +10,7 @@ use crate::model::{self, Connection, State, Transport, bounds::MOST_STEPS};
 #[cfg(feature = "schema")]
 use crate::model::{Cause, ClosedFirst, ConnId, Role};
 
-/// A connection that has ended, with its path through the states.
+/// A connection that has ended, or with `interim` one that goes on, with its path through the states.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "ended_connection"))]
 #[serde(default)]
@@ -18,8 +18,13 @@ pub struct Lifespan<'a> {
     /// The number of the record in this stream, from 1.
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub seq: u64,
-    /// When the connection ended: the same as `end`.
+    /// When the connection ended, or until when the record has it: the same as `end`.
     pub time: Time,
+    /// False if the connection goes on: the record has its path and its counters until `end`, and a later record with the
+    /// same `conn` has all of them again. A line without the key is final.
+    #[serde(rename = "final", default = "yes")]
+    #[cfg_attr(feature = "schema", schemars(required))]
+    pub is_final: bool,
     #[serde(borrow)]
     #[cfg_attr(feature = "schema", schemars(with = "ConnId"))]
     pub conn: Text<'a>,
@@ -37,7 +42,8 @@ pub struct Lifespan<'a> {
     pub truncated: Vec<Part<'a>>,
     /// When the connection began: the first SYN.
     pub begin: Time,
-    /// When the connection ended for both sides: when TIME_WAIT began, otherwise when the socket was closed.
+    /// When the connection ended for both sides: when TIME_WAIT began, otherwise when the socket was closed. If the
+    /// connection goes on, the time of the record.
     pub end: Time,
     /// The time from `begin` to `end`.
     #[cfg_attr(feature = "schema", schemars(required))]
@@ -50,12 +56,13 @@ pub struct Lifespan<'a> {
     /// the trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshake_ns: Option<u64>,
-    /// The states in their order, each with the time in it. The last one is TIME_WAIT if the connection ended there.
+    /// The states in their order, each with the time in it. The last one is TIME_WAIT if the connection ended there, or the
+    /// state that it is in if it goes on.
     pub path: Vec<Step<'a>>,
     /// The side that sent the first FIN; null if neither side has closed the connection with a FIN, or if it is not known.
     #[cfg_attr(feature = "schema", schemars(with = "Option<ClosedFirst>"))]
     pub closed_first: Option<Text<'a>>,
-    /// Why the connection ended; null if the kernel leaves a doubt.
+    /// Why the connection ended; null if the kernel leaves a doubt, or if the connection goes on.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Cause>"))]
     pub cause: Option<Text<'a>>,
     /// Why this host sent a reset; absent if it sent none, or if the reason is not known.
@@ -77,6 +84,10 @@ pub struct Lifespan<'a> {
     pub incomplete: bool,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A state of a path.
@@ -115,6 +126,7 @@ impl<'a> Lifespan<'a> {
         Self {
             seq,
             time: Time(lifespan.time_ns),
+            is_final: lifespan.is_final,
             conn: conn.id.to_string().into(),
             role: conn.role.map(|role| role.name().into()),
             stamp,
@@ -141,6 +153,7 @@ impl<'a> Lifespan<'a> {
     pub(super) fn record(&self, conn: Connection, texts: &mut FixedTexts) -> Option<model::Lifespan> {
         Some(model::Lifespan {
             time_ns: self.time.0,
+            is_final: self.is_final,
             conn,
             begin_ns: self.begin.0,
             at_least: self.at_least,

@@ -9,11 +9,12 @@ use super::super::{Failure, exit, lock};
 use crate::{cli::DEFAULT_LOCK, display::paragraph, sinks::process::PROCESS_NAME};
 
 /// The threads of sockstate (docs/architecture.md) and what each does, by the first 15 bytes of its name.
-const PURPOSES: [(&str, &str); 18] = [
+const PURPOSES: [(&str, &str); 19] = [
     ("namespaces", "lists network namespaces, to compare connections with the kernel's tables"),
     ("visit", "enters a network namespace, to read its sockets"),
     ("examiner", "finds out why a connection is stuck, and which process holds it"),
     ("holders", "finds the processes that hold a listener"),
+    ("counters", "reads the counters of connections that go on"),
     ("nat", "asks conntrack how it translates connections"),
     ("unwinder", "reads mappings and executables of processes, for the names of functions"),
     ("names", "reads the names of pods and containers"),
