@@ -163,6 +163,8 @@ CREATE TABLE IF NOT EXISTS sockstate.connections
     conn String,
     -- False: it goes on.
     is_final Bool,
+    -- How many connections the row stands for: more than 1 with the key `sample` of the sink.
+    sample UInt64,
     community_id String,
     nat_community_id String,
     role LowCardinality(String),
@@ -208,6 +210,7 @@ SELECT
     JSONExtractUInt(record, 'seq') AS seq,
     JSONExtractString(record, 'conn') AS conn,
     JSONExtractRaw(record, 'final') != 'false' AS is_final,
+    greatest(1, JSONExtractUInt(record, 'sample')) AS sample,
     JSONExtractString(record, 'network', 'community_id') AS community_id,
     JSONExtractString(record, 'nat', 'community_id') AS nat_community_id,
     JSONExtractString(record, 'role') AS role,

@@ -37,7 +37,7 @@ GROUP BY community_id, host, conn;
 CREATE OR REPLACE VIEW connections AS
 SELECT
     rtrim(time, 'Z')::TIMESTAMP_NS AS time, rtrim("begin", 'Z')::TIMESTAMP_NS AS "begin", host.name AS host, instance, seq, conn,
-    coalesce("final", true) AS is_final,
+    coalesce("final", true) AS is_final, coalesce(sample, 1) AS sample,
     network.community_id AS community_id, nat.community_id AS nat_community_id, role, local.address AS local_address, local.port AS local_port,
     remote.address AS remote_address, remote.port AS remote_port, owner.pid AS pid, owner.comm AS comm, unit,
     container.name AS container_name, pod.name AS pod_name, pod.namespace AS pod_namespace, duration_ns, handshake_ns,
@@ -47,7 +47,7 @@ SELECT
     segments.received AS segments_received, retransmits, rtt.smoothed_ns AS rtt_smoothed_ns, rtt.min_ns AS rtt_min_ns, unread_bytes
 FROM read_json(getvariable('records'), format = 'newline_delimited', columns = {
     time: 'VARCHAR', "begin": 'VARCHAR', host: 'STRUCT(name VARCHAR)', instance: 'VARCHAR', seq: 'UBIGINT', kind: 'VARCHAR',
-    conn: 'VARCHAR', "final": 'BOOLEAN', network: 'STRUCT(type VARCHAR, community_id VARCHAR)',
+    conn: 'VARCHAR', "final": 'BOOLEAN', sample: 'UBIGINT', network: 'STRUCT(type VARCHAR, community_id VARCHAR)',
     nat: 'STRUCT(community_id VARCHAR)', role: 'VARCHAR', local: 'STRUCT(address VARCHAR, port INTEGER)', remote: 'STRUCT(address VARCHAR, port INTEGER)',
     owner: 'STRUCT(pid UINTEGER, comm VARCHAR)', unit: 'VARCHAR', container: 'STRUCT(id VARCHAR, name VARCHAR)',
     pod: 'STRUCT(uid VARCHAR, name VARCHAR, namespace VARCHAR)', duration_ns: 'UBIGINT', handshake_ns: 'UBIGINT',

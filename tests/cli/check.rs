@@ -309,6 +309,8 @@ fn labels_that_a_collector_does_not_take_are_refused_by_both() {
 #[test]
 fn formats_that_do_not_fit_are_refused_by_both() {
     let cases = [
+        ("[sinks.a]\ntype = \"stdout\"\ninterim = \"5m\"", "3:1", "add \"connections\" to 'records'"),
+        ("[sinks.a]\ntype = \"stdout\"\ninterim = \"0.1s\"", "3:11", "'0.1s' is too short: use 1s or more"),
         ("[sinks.a]\ntype = \"stdout\"\nescape-formulas = true", "1:1", "is for the format \"csv\""),
         (
             "[sinks.a]\ntype = \"stdout\"\nformat = \"csv\"\naggregate = \"1s\"",

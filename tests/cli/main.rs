@@ -101,13 +101,7 @@ fn bad_arguments_are_named_and_refused() {
         (&["top"], "needs a terminal"),
         (&["sockets", "--sort", "size"], "[possible values: age, state, local, remote, process, unread]"),
     ] {
-        // An error quotes the arguments: words of them would always be found.
-        assert!(args.iter().all(|arg| !arg.contains(words)), "{args:?} contain {words}");
-        let output = sockstate(args);
-        let error = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-        assert!(error.contains(words), "{args:?}: {words} in {error}");
-        assert_eq!(text(&output.stdout), "", "{args:?}");
+        assert_bad(args, words);
     }
 }
 
@@ -122,6 +116,28 @@ fn what_is_stuck_in_a_recording_is_counted_by_workload() {
     let output = sockstate(&["stuck", "--from", &path, "--group-by", "workload", "--format", "json"]);
     let groups = self::text(&output.stdout);
     assert!(groups.contains("\"key\":\"shop/deployment/web\"") && groups.lines().count() == 1, "{groups}");
+}
+
+#[test]
+fn flags_that_do_not_fit_a_stream_of_connections_are_refused() {
+    for (args, words) in [
+        (&["trace", "--interim", "5m"][..], "reports connections that go on: it needs --records connections"),
+        (&["record", "--interim", "5m", "--records", "stuck", "x"], "it needs --records connections"),
+        (&["trace", "--records", "connections", "--interim", "10ms"], "is too short: use 1s or more"),
+        (&["trace", "--sample", "0"], "0 is not in 1.."),
+    ] {
+        assert_bad(args, words);
+    }
+}
+
+fn assert_bad(args: &[&str], words: &str) {
+    // An error quotes the arguments: words of them would always be found.
+    assert!(args.iter().all(|arg| !arg.contains(words)), "{args:?} contain {words}");
+    let output = sockstate(args);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+    assert!(error.contains(words), "{args:?}: {words} in {error}");
+    assert_eq!(text(&output.stdout), "", "{args:?}");
 }
 
 /// The exit code and the output of `run --check` for a configuration.

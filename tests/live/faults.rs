@@ -256,7 +256,7 @@ fn windows() {
             &[
                 file("counted", "aggregate = \"200ms\""),
                 file("few", "aggregate = \"1h\"\naggregate-keys = 1"),
-                file("sampled", "sample = 4"),
+                file("sampled", "sample = 4\nrecords = [\"transitions\", \"connections\"]"),
             ]
             .concat(),
         );
@@ -295,19 +295,47 @@ fn windows() {
             }
             assert_eq!(counted, said, "{name}");
         }
-        let sampled = transitions(read("sampled"));
+        let records = read("sampled");
+        let sampled = transitions(records.clone());
         let conns: BTreeSet<String> = sampled.iter().map(|record| record["conn"].to_string()).collect();
         assert!((20..=90).contains(&conns.len()), "a quarter of 201, more or less: {}", conns.len());
         let without_seq = |record: &Value| {
             let mut record = record.clone();
             record["seq"] = Value::Null;
+            if let Some(keys) = record.as_object_mut() {
+                keys.remove("sample");
+                // A record that has waited for its port has it.
+                if keys["from"] == "CLOSE" {
+                    keys.retain(|key, _| key != "local" && key != "network");
+                }
+            }
             record
         };
+        check_sides(&records, &sampled, &conns);
         let of_sampled = story.transitions().filter(|record| conns.contains(&record["conn"].to_string()));
-        let expected: Vec<Value> = of_sampled.map(without_seq).collect();
-        let found: Vec<Value> = sampled.iter().map(without_seq).collect();
+        // The first transition of a connect waits for its port, so others may come before it.
+        let by_conn = |record: &Value| record["conn"].to_string();
+        let mut expected: Vec<Value> = of_sampled.map(without_seq).collect();
+        let mut found: Vec<Value> = sampled.iter().map(without_seq).collect();
+        expected.sort_by_key(by_conn);
+        found.sort_by_key(by_conn);
         assert_same(&found, &expected, "sampled");
     });
+}
+
+/// Both ends of a connection are in the sample, each with its transitions and its record.
+fn check_sides(records: &[Value], sampled: &[Value], conns: &BTreeSet<String>) {
+    let mut sides: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record["kind"] == "connection") {
+        assert!(conns.contains(&record["conn"].to_string()), "{record}");
+        let id = record["network"]["community_id"].to_string();
+        sides.entry(id).or_default().insert(record["role"].to_string());
+    }
+    assert!(sides.len() >= 10 && sides.values().all(|roles| roles.len() == 2), "{sides:?}");
+    let listeners = sampled.iter().filter(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
+    assert_eq!(conns.len(), 2 * sides.len() + listeners.count(), "each has its record");
+    let of_connections = |record: &&Value| record["kind"] == "connection" || record["kind"] == "transition";
+    assert!(records.iter().filter(of_connections).all(|record| record["sample"] == 4));
 }
 
 fn errors() {

@@ -89,7 +89,7 @@ fn values() -> Vec<Value> {
     let labels = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
     let stamp = Stamp { host: "web1", instance: 1, labels: &labels };
     let mut values = Vec::new();
-    for mut json in [Json::default(), Json::stamped(&stamp)] {
+    for mut json in [Json::default(), Json::stamped(&stamp), Json::default().sampled(100)] {
         let lines = corpus::records().into_iter().map(|record| written(&mut json, &record));
         values.extend(lines.map(|line| serde_json::from_str::<Value>(&line).expect("JSON")));
     }

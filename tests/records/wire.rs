@@ -40,7 +40,8 @@ fn text(line: &Line<'_>) -> String {
 #[test]
 fn every_line_is_written_again_as_it_was_read() {
     let labels = BTreeMap::from([("env".to_owned(), "pro\"d".to_owned())]);
-    for mut json in [Json::default(), Json::stamped(&Stamp { host: "web1", instance: 1, labels: &labels })] {
+    let stamped = || Json::stamped(&Stamp { host: "web1", instance: 1, labels: &labels });
+    for mut json in [Json::default(), stamped(), Json::default().sampled(100), stamped().sampled(7)] {
         for record in corpus::records() {
             let line = written(&mut json, &record);
             assert_eq!(text(&read(&line)), line);

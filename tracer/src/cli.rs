@@ -158,13 +158,24 @@ pub struct KindArgs {
 }
 
 /// The records that a trace writes.
-#[derive(Args, Clone, Debug, Default, PartialEq)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct StreamArgs {
     #[command(flatten)]
     pub kinds: KindArgs,
     /// With records of connections: also report those that go on, once in each interval of this length, with final false.
-    #[arg(long, value_name = "TIME", value_parser = parse_interim, requires = "records", help_heading = "Output")]
+    #[arg(long, value_name = "TIME", value_parser = parse_interim, help_heading = "Output")]
     pub interim: Option<std::time::Duration>,
+    /// Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of
+    /// stuck connections and of losses.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
+    pub sample: u64,
+}
+
+impl Default for StreamArgs {
+    /// The defaults of the flags.
+    fn default() -> Self {
+        Self { kinds: KindArgs::default(), interim: None, sample: 1 }
+    }
 }
 
 /// When a connection counts as stuck.

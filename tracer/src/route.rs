@@ -25,6 +25,8 @@ const MOST_OF_ONE: usize = 16;
 /// The filter, and the transitions that wait for its decision.
 pub struct Router {
     filter: Filter,
+    /// One of this many connections is wanted.
+    sample: u64,
     /// The filter compares addresses or ports, which are the only values that may not be known yet.
     asks_ends: bool,
     takes_all: bool,
@@ -43,12 +45,19 @@ impl Router {
         let follower = Follower::of(&filter.processes);
         Self {
             filter,
+            sample: 1,
             asks_ends,
             takes_all,
             follower,
             named: Followed::default(),
             waiting: HashMap::default(),
         }
+    }
+
+    /// Of transitions and connections, takes those of one of `sample` connections.
+    #[must_use]
+    pub fn sampled(self, sample: u64) -> Self {
+        Self { sample, takes_all: self.takes_all && sample <= 1, ..self }
     }
 
     /// Number of connections with waiting transitions.
@@ -78,10 +87,10 @@ impl Router {
         let Record::Transition(transition) = record else { return };
         let conn = &transition.conn;
         self.follow_name(transition);
-        if !self.asks_ends {
+        if !self.asks_ends && self.sample <= 1 {
             return self.pass(record, emit);
         }
-        match self.ends(&conn.tuple, conn.role, transition.from, transition.to) {
+        match self.sampled_ends(&conn.tuple, conn.role, transition.from, transition.to) {
             Verdict::Open => {
                 if self.wants_place(conn, transition.time_ns) {
                     let list = self.waiting.entry(conn.id).or_default();
@@ -108,7 +117,7 @@ impl Router {
         if !self.waiting.contains_key(&conn) {
             return;
         }
-        if self.ends(tuple, Some(Role::Client), State::SynSent, State::SynSent) == Verdict::Yes {
+        if self.sampled_ends(tuple, Some(Role::Client), State::SynSent, State::SynSent) == Verdict::Yes {
             self.release(conn, tuple, &mut emit);
         } else {
             self.waiting.remove(&conn);
@@ -212,7 +221,7 @@ impl Router {
         let states = self.filter.states;
         (states.is_empty() || lifespan.changes().any(|(from, to)| states.wants(from, to)))
             && self.wants_place(conn, *time_ns)
-            && self.ends(&conn.tuple, conn.role, State::Close, State::Close) == Verdict::Yes
+            && self.sampled_ends(&conn.tuple, conn.role, State::Close, State::Close) == Verdict::Yes
     }
 
     fn wants_at(&self, conn: &Connection, time_ns: i64, (was, state): (Option<State>, State)) -> bool {
@@ -283,13 +292,34 @@ impl Router {
 
     /// Compares addresses and ports.
     fn ends(&self, tuple: &Tuple, role: Option<Role>, from: State, to: State) -> Verdict {
-        // The first transition of a connect comes before its port is bound, and up to 6.12 an accepted
-        // connection's before its tuple is filled in.
-        let local_open = tuple.local_port == 0 && to != State::Close;
-        let all_open = role == Some(Role::Server) && from == State::Listen && tuple.remote_port == 0;
+        let (all_open, local_open) = open_ends(tuple, role, from, to);
         if all_open {
             return if self.asks_ends { Verdict::Open } else { Verdict::Yes };
         }
         self.filter.ends.verdict(tuple, local_open)
     }
+
+    /// The same, of a connection that also has to be in the sample.
+    fn sampled_ends(&self, tuple: &Tuple, role: Option<Role>, from: State, to: State) -> Verdict {
+        match self.ends(tuple, role, from, to) {
+            Verdict::Yes if self.sample > 1 => {
+                let (all_open, local_open) = open_ends(tuple, role, from, to);
+                if all_open || local_open {
+                    Verdict::Open
+                } else if tuple.is_in_sample(self.sample) {
+                    Verdict::Yes
+                } else {
+                    Verdict::No
+                }
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// Whether the ends are not known yet: all, and the local port. The first transition of a connect comes before its port is bound,
+/// and up to 6.12 an accepted connection's before its tuple is filled in.
+fn open_ends(tuple: &Tuple, role: Option<Role>, from: State, to: State) -> (bool, bool) {
+    let all_open = role == Some(Role::Server) && from == State::Listen && tuple.remote_port == 0;
+    (all_open, tuple.local_port == 0 && to != State::Close)
 }

@@ -104,7 +104,8 @@ impl Feed {
             let Wanted { run, stuck, filter, kernel, stream } = &wanted;
             let kinds = RecordKinds::of(&stream.kinds.records);
             let open = || {
-                let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()), stream);
+                let json = Json::default().sampled(stream.sample);
+                let output = session::direct(Output::pipe(writer.into())?, Box::new(json), stream);
                 let mut session = Session::new(transition_filter(filter)?, run, stuck, kernel, output)?;
                 session.settings.nap = NAP;
                 session.all_states = kinds.contains(RecordKind::Connection);

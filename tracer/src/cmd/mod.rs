@@ -39,7 +39,7 @@ pub use command_line::command;
 pub use man::page as man_page;
 
 use crate::{
-    cli::{Colour, FilterArgs, SelectArgs},
+    cli::{Colour, FilterArgs, SelectArgs, StreamArgs},
     display::endpoint,
     enrich::{Cgroups, Netns},
     files,
@@ -47,7 +47,7 @@ use crate::{
     format::FormatName,
     kernel::KernelError,
     messages,
-    model::{ConnId, printable},
+    model::{ConnId, RecordKind, printable},
     route::Router,
     sinks::process::ARGUMENT,
     story::{ConnHistory, MAX_STEPS, Story},
@@ -264,6 +264,16 @@ fn terminal_width() -> Option<usize> {
 fn only_csv(escape_formulas: bool, format: Option<FormatName>) -> Result<(), Failure> {
     if escape_formulas && format.is_none_or(|format| format.name != "csv") {
         return Err(Failure::usage("--escape-formulas needs --format csv"));
+    }
+    Ok(())
+}
+
+/// Refuses `--interim` without records of connections.
+fn only_of_connections(stream: &StreamArgs) -> Result<(), Failure> {
+    if stream.interim.is_some() && !stream.kinds.records.contains(&RecordKind::Connection) {
+        return Err(Failure::usage(
+            "--interim reports connections that go on: it needs --records connections",
+        ));
     }
     Ok(())
 }

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::feed::{Feed, Wanted};
+use super::{
+    feed::{Feed, Wanted},
+    only_of_connections,
+};
 use crate::{
     cli::{FilterArgs, KernelArgs, RunArgs, StreamArgs, StuckRules},
     files,
@@ -54,6 +57,7 @@ pub struct RecordArgs {
 }
 
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
+    only_of_connections(&args.stream)?;
     let path = args.file.display();
     let file = files::create(&args.file).with_context(|| format!("cannot open {path} for writing"))?;
     let wanted = Wanted {

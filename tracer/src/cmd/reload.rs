@@ -171,7 +171,10 @@ impl Reloader {
         before: Option<(Sink, Stream)>,
         streams: &mut Streams,
     ) -> Option<(Sink, Stream)> {
-        let same_filter = before.as_ref().is_some_and(|(known, _)| known.filter == sink.filter);
+        let sample = sink.section.common.sample;
+        let same_filter = before
+            .as_ref()
+            .is_some_and(|(known, _)| known.filter == sink.filter && known.section.common.sample == sample);
         let ending = self.ending.iter().map(|(sink, queue)| (sink, queue));
         let previous = before.iter().filter_map(|(sink, stream)| Some((sink, stream.queue()?)));
         let others: Vec<(&Sink, &Queue)> = ending.chain(previous).collect();

@@ -143,9 +143,10 @@ pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec
 
 /// One stream of these records to one output.
 pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>, args: &StreamArgs) -> Open<'a> {
-    let (kinds, interim) = (RecordKinds::of(&args.kinds.records), args.interim);
+    let StreamArgs { kinds, interim, sample } = args.clone();
+    let kinds = RecordKinds::of(&kinds.records);
     Box::new(move |_, _| {
-        let stream = RecordStream::new(format).only(kinds).with_interims(interim);
+        let stream = RecordStream::new(format).only(kinds).with_interims(interim).sampled(sample);
         Ok((vec![Stream::Records(stream)], Destination::Direct(output)))
     })
 }

@@ -107,9 +107,10 @@ pub(super) fn open(
 }
 
 fn format(section: &SinkSection, stamp: &Stamp<'_>) -> Box<dyn Format> {
+    let common = &section.common;
     match section.config.format() {
-        Some(keys) => keys.make(RecordKinds::of(&section.common.records), stamp),
-        None => Box::new(Json::stamped(stamp)),
+        Some(keys) => keys.make(RecordKinds::of(&common.records), common.sample, stamp),
+        None => Box::new(Json::stamped(stamp).sampled(common.sample)),
     }
 }
 

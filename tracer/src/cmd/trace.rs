@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    Failure, colours, only_csv,
+    Failure, colours, only_csv, only_of_connections,
     session::{self, Session},
     terminal_width, transition_filter,
 };
@@ -78,6 +78,7 @@ pub struct TraceArgs {
 
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
+    only_of_connections(&args.stream)?;
     let kinds = RecordKinds::of(&args.stream.kinds.records);
     if let Some(problem) = args.format.and_then(|format| format.problem(kinds)) {
         let todo = "name one of the two with '--records', or choose another '--format'";
@@ -101,6 +102,7 @@ fn format(args: &TraceArgs, kinds: RecordKinds, output: &Output) -> Box<dyn Form
         colour: colours(args.color, is_terminal),
         width: is_terminal.then_some(terminal_width),
         escape_formulas: args.escape_formulas,
+        sample: args.stream.sample,
         ..FormatOptions::of(kinds)
     };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)

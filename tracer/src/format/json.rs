@@ -118,6 +118,7 @@ impl Stamp<'_> {
         wire::Stamp {
             host: Some(wire::HostName { name: text(self.host) }),
             instance: Some(format!("{:06x}", self.instance).into()),
+            sample: None,
             labels: self.labels.iter().map(|(key, value)| (text(key), text(value))).collect(),
         }
     }
@@ -246,9 +247,25 @@ impl Json {
     /// With these keys in every record.
     #[must_use]
     pub fn stamped(stamp: &Stamp<'_>) -> Self {
-        let stamp = stamp.keys();
+        Self::with(stamp.keys())
+    }
+
+    /// Of a stream that has one of `sample` connections.
+    #[must_use]
+    pub fn sampled(self, sample: u64) -> Self {
+        if sample <= 1 {
+            return self;
+        }
+        Self::with(wire::Stamp { sample: Some(sample), ..self.stamp })
+    }
+
+    fn with(stamp: wire::Stamp<'static>) -> Self {
         let mut stamp_text = Vec::new();
         members(&stamp, &mut stamp_text);
+        if let Some(sample) = stamp.sample {
+            stamp_text.extend_from_slice(b",\"sample\":");
+            number(sample, &mut stamp_text);
+        }
         Self { stamp, stamp_text, ..Self::default() }
     }
 }
@@ -258,11 +275,12 @@ fn members(object: &impl Serialize, out: &mut Vec<u8>) {
     let before = out.len();
     // Writing a value of ours to a vector does not fail.
     let _ = serde_json::to_writer(&mut *out, object);
-    // A comma instead of the opening brace and nothing instead of the closing one: the keys continue an open object.
-    if let Some(brace) = out.get_mut(before) {
-        *brace = b',';
-    }
     out.pop();
+    // A comma instead of the opening brace and nothing instead of the closing one: the keys continue an open object.
+    match out.get_mut(before..) {
+        Some([brace, _, ..]) => *brace = b',',
+        _ => out.truncate(before),
+    }
 }
 
 fn number(value: u64, out: &mut Vec<u8>) {

@@ -59,6 +59,7 @@ fn of_transition(transition: &Transition<'_>, to: &mut impl Keys) {
     to.key("retransmits", &traffic.map(|traffic| traffic.retransmits));
     to.key("role", &transition.role);
     to.key("rtt", &traffic.map(|traffic| traffic.rtt));
+    to.key("sample", &transition.sample);
     to.key("segments", &traffic.map(|traffic| traffic.segments));
     to.key("seq", &transition.seq);
     to.key("to", &transition.to);

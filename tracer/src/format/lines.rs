@@ -28,13 +28,15 @@ pub(super) fn convert(format: &mut (impl LineFormat + ?Sized), text: &[u8], out:
 pub(super) struct OfRecords {
     format: Box<dyn LineFormat + Send>,
     json: Json,
+    stamp: Stamp<'static>,
     text: Vec<u8>,
 }
 
 impl OfRecords {
-    /// Writes each record in `format`.
-    pub(super) fn new(format: Box<dyn LineFormat + Send>) -> Self {
-        Self { format, json: Json::default(), text: Vec::new() }
+    /// Writes each record in `format`, of a stream that has one of `sample` connections.
+    pub(super) fn new(format: Box<dyn LineFormat + Send>, sample: u64) -> Self {
+        let stamp = Stamp { sample: Some(sample).filter(|sample| *sample > 1), ..Stamp::default() };
+        Self { format, json: Json::default().sampled(sample), stamp, text: Vec::new() }
     }
 }
 
@@ -44,7 +46,7 @@ impl Format for OfRecords {
             self.text.clear();
             self.json.record(seq, record, &mut self.text);
         }
-        self.format.line(&Line::of(seq, record, &Stamp::default()), &self.text, out);
+        self.format.line(&Line::of(seq, record, &self.stamp), &self.text, out);
     }
 
     fn is_of_lines(&self) -> bool {

@@ -15,8 +15,8 @@ impl FormatName {
     #[must_use]
     pub fn make(&self, options: FormatOptions) -> Box<dyn Format> {
         match self.source {
-            Source::Json => Box::new(Json::default()),
-            Source::Lines(make) => Box::new(OfRecords::new(make())),
+            Source::Json => Box::new(Json::default().sampled(options.sample)),
+            Source::Lines(make) => Box::new(OfRecords::new(make(), options.sample)),
             Source::Records(make) => make(options),
         }
     }
@@ -26,7 +26,7 @@ impl FormatName {
     #[must_use]
     pub fn make_for_sink(&self, options: FormatOptions, stamp: &Stamp<'_>) -> Box<dyn Format> {
         match self.source {
-            Source::Json | Source::Lines(_) => Box::new(Json::stamped(stamp)),
+            Source::Json | Source::Lines(_) => Box::new(Json::stamped(stamp).sampled(options.sample)),
             Source::Records(make) => make(options),
         }
     }

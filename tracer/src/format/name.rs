@@ -17,6 +17,8 @@ pub struct FormatOptions {
     pub escape_formulas: bool,
     /// The stream has connections instead of transitions.
     pub connections: bool,
+    /// The stream has one of this many connections; all of them with 0 and 1.
+    pub sample: u64,
 }
 
 impl FormatOptions {

@@ -47,6 +47,25 @@ impl Tuple {
             .of_any_interface()
     }
 
+    /// Whether the connection is in a sample of one in `sample`. Both of its ends give the same answer, also on two hosts: a hash of
+    /// both ends decides, the smaller one first.
+    #[must_use]
+    pub fn is_in_sample(&self, sample: u64) -> bool {
+        let one = (self.local.0, self.local_port);
+        let other = (self.remote.0, self.remote_port);
+        let (first, second) = if one <= other { (one, other) } else { (other, one) };
+        let ports = u64::from(first.1) << 16 | u64::from(second.1);
+        let words = first.0.into_iter().chain(second.0).chain([ports]);
+        // The finalizer of SplitMix64 after each word. Its result is part of the format: hosts have different versions.
+        let hash = words.fold(0_u64, |hash, word| {
+            let mut hash = (hash ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            hash ^ hash >> 31
+        });
+        sample <= 1 || hash.is_multiple_of(sample)
+    }
+
     /// Any connection, for tests.
     #[cfg(test)]
     #[must_use]
@@ -135,6 +154,24 @@ impl From<IpAddr> for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_has_both_ends() {
+        let mut tuple = Tuple::example();
+        let mut count = 0;
+        for port in 1..=60_000 {
+            tuple.remote_port = port;
+            let is_in = tuple.is_in_sample(10);
+            assert_eq!(is_in, tuple.mirrored().is_in_sample(10), "{port}");
+            assert!(tuple.is_in_sample(1));
+            count += u32::from(is_in);
+        }
+        assert!((5_700..6_300).contains(&count), "{count}");
+        // Hosts with another version choose the same connections.
+        let chosen: Vec<u16> =
+            (1..100).filter(|port| Tuple { remote_port: *port, ..tuple }.is_in_sample(10)).collect();
+        assert_eq!(chosen, [4, 7, 13, 44, 47, 60, 66, 74, 84]);
+    }
 
     #[test]
     fn both_families() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns, outgoing::Outgoing};
 use crate::{
+    filter::Filter,
     format::Format,
     model::{ConnId, Lost, LostPlace, Record, RecordKind, RecordKinds, Tuple},
     restart::ResumePoint,
@@ -23,8 +24,6 @@ pub struct RecordStream {
     windows: Option<Windows>,
     /// How often connections that go on are reported.
     interim: Option<Duration>,
-    /// One of `sample` connections is reported.
-    sample: u64,
     /// Records that the previous process has neither delivered nor reported; reported after the `start`.
     left: Option<Lost>,
 }
@@ -45,8 +44,8 @@ impl RecordStream {
     }
 
     fn with(format: Box<dyn Format>, router: Option<Router>, outgoing: Outgoing) -> Self {
-        let (kinds, windows, interim, sample, left) = (RecordKinds::DEFAULT, None, None, 1, None);
-        Self { format, router, outgoing, kinds, windows, interim, sample, left }
+        let (kinds, windows, interim, left) = (RecordKinds::DEFAULT, None, None, None);
+        Self { format, router, outgoing, kinds, windows, interim, left }
     }
 
     /// Counts transitions in windows of `length` instead of reporting each. Up to `most` pairs of a service and a peer have rows
@@ -78,10 +77,14 @@ impl RecordStream {
         self.interim.filter(|_| self.has_connections())
     }
 
-    /// Reports one of `sample` connections, with all of its records.
+    /// Reports one of `sample` connections.
     #[must_use]
-    pub fn sampled(self, sample: u64) -> Self {
-        Self { sample: sample.max(1), ..self }
+    pub fn sampled(mut self, sample: u64) -> Self {
+        if sample > 1 {
+            let router = self.router.take().unwrap_or_else(|| Router::new(Filter::default()));
+            self.router = Some(router.sampled(sample));
+        }
+        self
     }
 
     /// Continues after the numbers of the previous process, which left some records at `place`.
@@ -141,19 +144,11 @@ impl RecordStream {
         if !self.kinds.contains(RecordKind::of(record)) {
             return;
         }
-        if let Record::Connection(lifespan) = record
-            && !is_sampled(lifespan.conn.id, self.sample)
+        if let Record::Transition(transition) = record
+            && let Some(windows) = &mut self.windows
         {
-            return;
-        }
-        if let Record::Transition(transition) = record {
-            if !is_sampled(transition.conn.id, self.sample) {
-                return;
-            }
-            if let Some(windows) = &mut self.windows {
-                windows.add(transition, now_ns(), monotonic_ns());
-                return self.hold();
-            }
+            windows.add(transition, now_ns(), monotonic_ns());
+            return self.hold();
         }
         write(&mut *self.format, &mut self.outgoing, record);
     }
@@ -198,10 +193,4 @@ fn write(format: &mut dyn Format, outgoing: &mut Outgoing, record: &Record) {
         _ => None,
     };
     outgoing.end_record(record.time_ns(), lost);
-}
-
-/// Samples by a hash of the connection's id, so that either all of its transitions are reported or none.
-fn is_sampled(conn: ConnId, sample: u64) -> bool {
-    // Fibonacci hashing: neighbouring numbers fall far apart.
-    sample == 1 || (conn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(sample)
 }

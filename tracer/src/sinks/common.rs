@@ -41,7 +41,8 @@ pub struct CommonArgs {
     /// Also report connections that go on, once in each interval of this length: records of the kind connection, with final false.
     #[arg(long, value_name = "TIME", value_parser = parse_interim)]
     pub interim: Option<Duration>,
-    /// Send the transitions of one of N connections only; records of stuck connections and of losses are always sent.
+    /// Send the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of
+    /// stuck connections and of losses are sent.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: u64,
 

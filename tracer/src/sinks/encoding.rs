@@ -58,10 +58,11 @@ impl FormatArgs {
         self.format.0
     }
 
-    /// What the thread that makes records writes for this sink, which gets these kinds of records.
+    /// What the thread that makes records writes for this sink, which gets these kinds of records of one in `sample` connections.
     #[must_use]
-    pub fn make(&self, kinds: RecordKinds, stamp: &Stamp<'_>) -> Box<dyn Format> {
-        let options = FormatOptions { escape_formulas: self.escape_formulas, ..FormatOptions::of(kinds) };
+    pub fn make(&self, kinds: RecordKinds, sample: u64, stamp: &Stamp<'_>) -> Box<dyn Format> {
+        let escape_formulas = self.escape_formulas;
+        let options = FormatOptions { escape_formulas, sample, ..FormatOptions::of(kinds) };
         self.name().make_for_sink(options, stamp)
     }
 

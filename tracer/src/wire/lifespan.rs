@@ -33,6 +33,10 @@ pub struct Lifespan<'a> {
     pub role: Option<Text<'a>>,
     #[serde(flatten)]
     pub stamp: Stamp<'a>,
+    /// The stream has one of this many connections, so that this record stands for this many; absent if it has all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 2)))]
+    pub sample: Option<u64>,
     #[serde(flatten)]
     pub ends: Ends<'a>,
     #[serde(flatten)]
@@ -129,6 +133,7 @@ impl<'a> Lifespan<'a> {
             is_final: lifespan.is_final,
             conn: conn.id.to_string().into(),
             role: conn.role.map(|role| role.name().into()),
+            sample: stamp.sample,
             stamp,
             ends: Ends::new(&conn.tuple, Transport::Tcp, None).beyond(conn.nat.as_deref()),
             subject,

@@ -20,6 +20,9 @@ pub struct Stamp<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<schema_types::Instance>"))]
     pub instance: Option<Text<'a>>,
+    /// The stream has one of this many connections. Only the kinds that are sampled have the key.
+    #[serde(skip)]
+    pub sample: Option<u64>,
     /// The labels of the configuration.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels<'a>,

@@ -53,6 +53,10 @@ pub struct Transition<'a> {
     pub role: Option<Text<'a>>,
     #[serde(flatten)]
     pub stamp: Stamp<'a>,
+    /// The stream has one of this many connections, so that this record stands for this many; absent if it has all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 2)))]
+    pub sample: Option<u64>,
     #[serde(flatten)]
     pub ends: Ends<'a>,
     #[serde(flatten)]
@@ -109,6 +113,7 @@ impl<'a> Transition<'a> {
             in_state_ns: transition.in_state.map(|in_state| in_state.ns),
             in_state_at_least: transition.in_state.is_some_and(|in_state| in_state.at_least),
             role: conn.role.map(|role| role.name().into()),
+            sample: stamp.sample,
             stamp,
             ends: Ends::new(&conn.tuple, Transport::Tcp, None).beyond(conn.nat.as_deref()),
             subject,
@@ -162,6 +167,7 @@ struct Keys<'a> {
     #[serde(borrow)]
     host: Option<HostName<'a>>,
     instance: Option<Text<'a>>,
+    sample: Option<u64>,
     #[serde(default)]
     labels: Labels<'a>,
     #[serde(default)]
@@ -239,7 +245,8 @@ impl<'a> From<Keys<'a>> for Transition<'a> {
             in_state_ns: keys.in_state_ns,
             in_state_at_least: keys.in_state_at_least,
             role: keys.role,
-            stamp: Stamp { host: keys.host, instance: keys.instance, labels: keys.labels },
+            stamp: Stamp { host: keys.host, instance: keys.instance, sample: None, labels: keys.labels },
+            sample: keys.sample,
             ends: Ends { network, local, remote, interface, nat },
             subject: SubjectKeys {
                 owner,
@@ -269,6 +276,10 @@ pub struct Aggregate<'a> {
     pub time: Time,
     #[serde(borrow, flatten)]
     pub stamp: Stamp<'a>,
+    /// The stream has one of this many connections, so that this record stands for this many; absent if it has all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 2)))]
+    pub sample: Option<u64>,
     /// The state before, by netstat's name.
     #[cfg_attr(feature = "schema", schemars(with = "State"))]
     pub from: Text<'a>,
@@ -319,6 +330,7 @@ impl<'a> Aggregate<'a> {
         Self {
             seq,
             time: Time(aggregate.time_ns),
+            sample: stamp.sample,
             stamp,
             from,
             from_number,

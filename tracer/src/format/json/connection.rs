@@ -18,9 +18,11 @@ impl Json {
             line.number(seq);
             line.text(br#","time":""#);
             self.times.nanoseconds(lifespan.time_ns, line);
-            line.text(br#"Z","final":"#);
-            line.text(if lifespan.is_final { b"true" } else { b"false" });
-            line.text(br#","conn":""#);
+            if lifespan.is_final {
+                line.text(br#"Z","final":true,"conn":""#);
+            } else {
+                line.text(br#"Z","final":false,"conn":""#);
+            }
             line.text(&hex(conn.id.0));
             line.text(b"\"");
             line.fragment(&self.roles[conn.role.map_or(0, |role| 1 + role as usize)]);
