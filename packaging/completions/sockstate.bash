@@ -131,7 +131,7 @@ _sockstate() {
 
     case "${cmd}" in
         sockstate)
-            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
+            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --interim --sample --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -154,6 +154,14 @@ _sockstate() {
                     return 0
                     ;;
                 --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interim)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sample)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1035,13 +1043,21 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__record)
-            opts="-4 -6 -p -L -D -h --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
+            opts="-4 -6 -p -L -D -h --records --interim --sample --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interim)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sample)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1843,7 +1859,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__trace)
-            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --interim --sample --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1866,6 +1882,14 @@ _sockstate() {
                     return 0
                     ;;
                 --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interim)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sample)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= escape-formulas o/output= color= records= snapshot cmdline nat metrics= metrics-top= metrics-by= metrics-by-limit= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= workload= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= records= interim= sample= snapshot cmdline nat metrics= metrics-top= metrics-by= metrics-by-limit= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= workload= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -35,6 +35,8 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour th
 always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l interim -d 'With records of connections: also report those that go on, once in each interval of this length, with final false' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l sample -d 'Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of stuck connections and of losses' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by -d 'Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port, peer' -r
@@ -109,6 +111,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d '
 always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l interim -d 'With records of connections: also report those that go on, once in each interval of this length, with final false' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l sample -d 'Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of stuck connections and of losses' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by -d 'Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port, peer' -r
@@ -294,6 +298,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l interim -d 'With records of connections: also report those that go on, once in each interval of this length, with final false' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l sample -d 'Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of stuck connections and of losses' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by -d 'Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port, peer' -r

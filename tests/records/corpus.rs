@@ -314,6 +314,8 @@ fn aggregates() -> Vec<Aggregate> {
         peer: Some(Address::from_v4([192, 0, 2, 1])),
         from: State::SynRecv,
         to: State::Established,
+        of_connections: false,
+        cause: None,
         other: false,
         count: 12,
         dwell,
@@ -330,7 +332,14 @@ fn aggregates() -> Vec<Aggregate> {
         to: State::Unknown(20),
         ..full.clone()
     };
-    vec![full, other]
+    let attempts = Aggregate {
+        from: State::SynSent,
+        to: State::Close,
+        of_connections: true,
+        cause: Some(Cause::Refused),
+        ..other.clone()
+    };
+    vec![full, other, attempts]
 }
 
 fn traffic() -> Traffic {

@@ -66,6 +66,10 @@ pub(super) fn message<'a>(line: &'a Line<'_>, fields: &'a Fields<'_>) -> impl Di
                     write!(f, ", {sent} bytes sent, {received} received")
                 })
             }
+            Kind::Aggregate(aggregate) if aggregate.of_connections => {
+                write!(f, "{} connections were never established", aggregate.count)?;
+                aggregate.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
+            }
             Kind::Aggregate(aggregate) => write!(f, "{} x {from} -> {to}", aggregate.count),
             Kind::Lost(lost) => {
                 match lost.count {

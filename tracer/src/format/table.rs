@@ -233,6 +233,13 @@ impl Table {
                 let time = self.time(lost.time_ns, self.digits());
                 return Some(self.layout.row(&[time], 1, &self.paint(palette::STUCK_SGR, &text)));
             }
+            Record::Aggregate(aggregate) if aggregate.of_connections => {
+                let cause = aggregate.cause.map_or("-", Cause::name);
+                let count = number(aggregate.count);
+                let text = format!("{count} more connections were not established: {cause}");
+                let time = self.time(aggregate.time_ns, self.digits());
+                return Some(self.layout.row(&[time], 1, &text));
+            }
             Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => return None,
         };
         let cells = self.cells(time_ns, conn, &states);

@@ -89,6 +89,13 @@ impl Lifespan {
         self.path.get(..steps)?.iter().try_fold(0_u64, |sum, step| Some(sum.saturating_add(step.ns?)))
     }
 
+    /// Whether the connection has ended without ever being established. A connection whose path may lack states counts as established.
+    #[must_use]
+    pub fn was_never_established(&self) -> bool {
+        let is_whole = self.is_final && !self.at_least && !self.incomplete;
+        is_whole && self.path.iter().all(|step| matches!(step.state, State::SynSent | State::SynRecv))
+    }
+
     #[must_use]
     pub fn closed_first(&self) -> Option<ClosedFirst> {
         ClosedFirst::of(&self.path)

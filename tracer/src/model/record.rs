@@ -49,7 +49,7 @@ pub struct InState {
 }
 
 /// Why a state or a connection ended; only where the kernel's own data leaves no doubt (docs/causes.md).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// An orderly end: the peer's FIN came, or our FIN was acknowledged after it.
     Fin,
@@ -261,7 +261,8 @@ pub struct Resolved {
     pub traffic: Option<Box<Traffic>>,
 }
 
-/// A count of the transitions between two states, for one service and one peer, in a window of time.
+/// A count of the transitions between two states, for one service and one peer, in a window of time; or of the connections that
+/// ended with such a transition and have no record of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
     /// The window's end: wall clock, ns since the epoch.
@@ -282,6 +283,10 @@ pub struct Aggregate {
     pub from: State,
     /// State after.
     pub to: State,
+    /// The record counts connections that were never established, instead of transitions.
+    pub of_connections: bool,
+    /// Why these connections ended; `None` where it is not known.
+    pub cause: Option<Cause>,
     /// This record counts all services that exceed the limit of separate ones.
     pub other: bool,
     pub count: u64,

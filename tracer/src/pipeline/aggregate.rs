@@ -4,7 +4,9 @@ use std::{collections::HashMap, rc::Rc};
 
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{Address, Aggregate, Dwell, Role, State, Subject, Transition};
+use crate::model::{
+    Address, Aggregate, Cause, Connection, Dwell, InState, Lifespan, Role, State, Subject, Transition,
+};
 
 /// The key of a row: transitions with the same key are counted together. A service is a program at one port: its own port
 /// for a server, the other side's port for a client.
@@ -22,6 +24,8 @@ struct Key {
     peer: Option<Address>,
     from: State,
     to: State,
+    /// Of a connection that was never established, why it ended.
+    cause: Option<Cause>,
     /// Whether this is the row of all services beyond the limit.
     other: bool,
 }
@@ -34,10 +38,18 @@ impl Key {
 
     /// The key of the row for all services beyond the limit.
     fn of_others(&self) -> Self {
-        let (role, from, to) = (self.role, self.from, self.to);
+        let (role, from, to, cause) = (self.role, self.from, self.to, self.cause);
         let (comm, unit, container, pod, peer) = (None, None, None, None, None);
-        Self { comm, unit, container, pod, role, port: 0, peer, from, to, other: true }
+        Self { comm, unit, container, pod, role, port: 0, peer, from, to, cause, other: true }
     }
+}
+
+/// What is counted of a connection.
+struct Change {
+    from: State,
+    to: State,
+    in_state: Option<InState>,
+    cause: Option<Cause>,
 }
 
 #[derive(Default)]
@@ -52,6 +64,8 @@ struct Counted {
 pub(super) struct Windows {
     length_ns: i64,
     most: usize,
+    /// Whether the windows count connections.
+    of_connections: bool,
     /// The number of rows for all peers of one service.
     together: usize,
     /// The end of the window, by the wall clock and by `CLOCK_MONOTONIC`; `None` while the window is empty.
@@ -67,18 +81,39 @@ impl Windows {
     /// services: they are counted together.
     pub(super) fn new(length_ns: i64, most: usize) -> Self {
         let counted = HashMap::default();
-        Self { length_ns: length_ns.max(1), most, together: 0, end: None, count: 0, counted }
+        let (length_ns, of_connections) = (length_ns.max(1), false);
+        Self { length_ns, most, of_connections, together: 0, end: None, count: 0, counted }
+    }
+
+    /// The same for connections that were never established.
+    pub(super) fn of_connections(length_ns: i64, most: usize) -> Self {
+        Self { of_connections: true, ..Self::new(length_ns, most) }
+    }
+
+    /// Counts a connection by its last change of state.
+    pub(super) fn add_connection(&mut self, lifespan: &Lifespan, wall_ns: i64, monotonic_ns: u64) {
+        let (from, to) = lifespan.last_change();
+        let ns = lifespan.path.last().and_then(|step| step.ns);
+        let in_state = ns.map(|ns| InState { ns, at_least: false });
+        let change = Change { from: from.unwrap_or(State::Close), to, in_state, cause: lifespan.cause };
+        self.count_change(&lifespan.conn, change, (wall_ns, monotonic_ns));
     }
 
     /// Counts a transition in the open window. A window begins by the wall clock. Its duration does not change if somebody
     /// sets this clock meanwhile.
     pub(super) fn add(&mut self, transition: &Transition, wall_ns: i64, monotonic_ns: u64) {
+        let Transition { from, to, in_state, .. } = *transition;
+        let change = Change { from, to, in_state, cause: None };
+        self.count_change(&transition.conn, change, (wall_ns, monotonic_ns));
+    }
+
+    fn count_change(&mut self, conn: &Connection, change: Change, (wall_ns, monotonic_ns): (i64, u64)) {
+        let Change { from, to, in_state, cause } = change;
         let length_ns = self.length_ns;
         self.end.get_or_insert_with(|| {
             let end_ns = (wall_ns.div_euclid(length_ns) + 1) * length_ns;
             (end_ns, monotonic_ns.saturating_add((end_ns - wall_ns).unsigned_abs()))
         });
-        let conn = &transition.conn;
         let owner = conn.subject.owner.as_ref();
         let mut key = Key {
             comm: owner.map(|owner| owner.comm.clone()),
@@ -92,8 +127,9 @@ impl Windows {
                 conn.tuple.local_port
             },
             peer: Some(conn.tuple.remote),
-            from: transition.from,
-            to: transition.to,
+            from,
+            to,
+            cause,
             other: false,
         };
         let is_new = |key: &Key| !self.counted.contains_key(key);
@@ -111,7 +147,7 @@ impl Windows {
         counted.count += 1;
         counted.subject = subject;
         self.count += 1;
-        if let Some(in_state) = transition.in_state {
+        if let Some(in_state) = in_state {
             counted.dwell.add(in_state);
         }
     }
@@ -142,6 +178,8 @@ impl Windows {
             peer: key.peer,
             from: key.from,
             to: key.to,
+            of_connections: self.of_connections,
+            cause: key.cause,
             other: key.other,
             count: counted.count,
             dwell: counted.dwell,
@@ -155,7 +193,7 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Connection, Container, InState, Pod, Tuple};
+    use crate::model::{Container, Pod, Tuple};
 
     fn transition(peer: u8, ns: u64) -> Transition {
         let (local, remote) = (Address::from_v4([10, 0, 0, 1]), Address::from_v4([10, 0, 1, peer]));

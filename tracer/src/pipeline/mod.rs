@@ -3,6 +3,7 @@
 //! One thread owns everything; nothing is shared. At the end it detaches the programs, drains the ring, reports the losses, and flushes.
 
 mod aggregate;
+mod attempts;
 mod beginning;
 mod clock;
 mod destination;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns, outgoing::Outgoing};
+use super::{
+    aggregate::Windows, attempts::Attempts, missing::Missing, monotonic_ns, now_ns, outgoing::Outgoing,
+};
 use crate::{
     filter::Filter,
     format::Format,
@@ -22,6 +24,8 @@ pub struct RecordStream {
     kinds: RecordKinds,
     /// Counts instead of transitions, where that is wanted.
     windows: Option<Windows>,
+    /// Counts the connections that were never established, if there are many.
+    attempts: Attempts,
     /// How often connections that go on are reported.
     interim: Option<Duration>,
     /// Records that the previous process has neither delivered nor reported; reported after the `start`.
@@ -45,7 +49,8 @@ impl RecordStream {
 
     fn with(format: Box<dyn Format>, router: Option<Router>, outgoing: Outgoing) -> Self {
         let (kinds, windows, interim, left) = (RecordKinds::DEFAULT, None, None, None);
-        Self { format, router, outgoing, kinds, windows, interim, left }
+        let attempts = Attempts::default();
+        Self { format, router, outgoing, kinds, windows, attempts, interim, left }
     }
 
     /// Counts transitions in windows of `length` instead of reporting each. Up to `most` pairs of a service and a peer have rows
@@ -150,26 +155,42 @@ impl RecordStream {
             windows.add(transition, now_ns(), monotonic_ns());
             return self.hold();
         }
+        if let Record::Connection(lifespan) = record
+            && self.attempts.counts(lifespan, now_ns(), monotonic_ns())
+        {
+            return self.hold();
+        }
         write(&mut *self.format, &mut self.outgoing, record);
     }
 
-    /// When the window that is open ends, `CLOCK_MONOTONIC` ns.
+    /// When the first window that is open ends, `CLOCK_MONOTONIC` ns.
     pub(super) fn window_ends_ns(&self) -> Option<u64> {
-        self.windows.as_ref()?.end_ns()
+        let of_transitions = self.windows.as_ref().and_then(Windows::end_ns);
+        of_transitions.into_iter().chain(self.attempts.end_ns()).min()
     }
 
-    /// Writes the counts of the window that is open.
-    pub(super) fn close_window(&mut self) {
-        for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
-            self.write(&Record::Aggregate(Box::new(aggregate)));
+    /// Writes the counts of the windows that have ended by `now_ns`.
+    pub(super) fn close_windows(&mut self, now_ns: u64) {
+        let has_ended = |end_ns: Option<u64>| end_ns.is_some_and(|end_ns| end_ns <= now_ns);
+        let mut rows = Vec::new();
+        if let Some(windows) = self.windows.as_mut().filter(|windows| has_ended(windows.end_ns())) {
+            rows = windows.close();
+        }
+        if has_ended(self.attempts.end_ns()) {
+            rows.extend(self.attempts.close());
+        }
+        for row in rows {
+            // Not by the kinds of the stream: counts of connections replace their records.
+            write(&mut *self.format, &mut self.outgoing, &Record::Aggregate(Box::new(row)));
         }
         self.hold();
     }
 
-    /// Stores in the ledger how many transitions the window has only counted, so that the next process can report them as lost.
+    /// Stores in the ledger how many transitions and connections the windows have only counted, so that the next process can report
+    /// them as lost.
     fn hold(&self) {
-        if let Some((windows, progress)) = self.windows.as_ref().zip(self.outgoing.progress()) {
-            progress.hold(windows.count());
+        if let Some(progress) = self.outgoing.progress() {
+            progress.hold(self.windows.as_ref().map_or(0, Windows::count) + self.attempts.count());
         }
     }
 

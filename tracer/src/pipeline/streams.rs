@@ -93,7 +93,7 @@ impl Stream {
     /// Nothing more comes; what the stream has goes out.
     pub fn end(&mut self, grace: Duration) {
         if let Self::Records(stream) = self {
-            stream.close_window();
+            stream.close_windows(u64::MAX);
         }
         self.hand_over(now_ns());
         if let Some(queue) = self.queue() {
@@ -408,7 +408,7 @@ impl Streams {
     pub(super) fn close_windows(&mut self, now_ns: u64) {
         for stream in self.list.iter_mut().filter_map(records_mut) {
             if stream.window_ends_ns().is_some_and(|end_ns| end_ns <= now_ns) {
-                stream.close_window();
+                stream.close_windows(now_ns);
             }
         }
     }

@@ -313,6 +313,14 @@ pub struct Aggregate<'a> {
     pub window_ns: u64,
     #[serde(flatten)]
     pub workload: Workload<'a>,
+    /// True if the record counts connections that were never established and have no record of their own, because there were too
+    /// many. They ended by the transition from `from` to `to`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub of_connections: bool,
+    /// Why these connections ended; absent if it is not known, or if the record counts transitions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Cause>"))]
+    pub cause: Option<Text<'a>>,
     /// True if the record counts all services beyond the limit together.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub other: bool,
@@ -344,6 +352,8 @@ impl<'a> Aggregate<'a> {
             role: aggregate.role.map(|role| role.name().into()),
             window_ns: aggregate.window_ns,
             workload,
+            of_connections: aggregate.of_connections,
+            cause: aggregate.cause.map(|cause| cause.name().into()),
             other: aggregate.other,
             truncated: cuts.parts(),
         }
