@@ -28,7 +28,8 @@ pub struct Args {
 }
 
 /// The test programs of `tracer/Cargo.toml` that `--fast` runs: all but `live`.
-const FAST: [&str; 7] = ["cli", "records", "recordings", "reports", "viewers", "screens", "delivery"];
+const FAST: [&str; 8] =
+    ["cli", "records", "recordings", "reports", "viewers", "screens", "delivery", "kubernetes"];
 
 /// The live tests, optimised and with assertions.
 const LIVE: [&str; 7] = ["test", "--package", "sockstate", "--profile", "checked", "--test", "live"];
