@@ -24,6 +24,12 @@ pub fn root() -> PathBuf {
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    // These variables of cargo describe the package of this program. ring's build script depends on them: with other values
+    // it runs again, and most of the workspace is built again.
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+        cargo.env_remove(name);
+    }
     cargo
 }
 
@@ -77,4 +83,21 @@ pub fn refresh_objects() -> Result<()> {
     eprintln!("{stale}: building them again");
     // Standard output belongs to the program that `cargo xtask run` starts after this.
     command(full().arg("build-ebpf").stdout(std::io::stderr()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_builds_do_not_depend_on_this_package() {
+        let removed: Vec<String> = cargo()
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name.to_string_lossy().into_owned())
+            .collect();
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(removed.iter().any(|removed| removed == name), "{name}: {removed:?}");
+        }
+    }
 }
