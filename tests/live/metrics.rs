@@ -126,7 +126,7 @@ fn counts() {
     });
 }
 
-/// Without them, the stream would have no records of whole connections.
+/// The default of `--records` has no connections.
 const ALL: &str = "transitions,connections,stuck,resolved";
 
 /// Compares the numbers with the records of whole connections, which other code makes of the transitions.

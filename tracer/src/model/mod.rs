@@ -53,4 +53,4 @@ pub use subject::{
 };
 pub use text::printable;
 pub use threshold::{Scope, Threshold, Thresholds};
-pub use tuple::{Address, Tuple};
+pub use tuple::{Address, Tuple, mixed};

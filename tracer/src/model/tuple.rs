@@ -56,13 +56,8 @@ impl Tuple {
         let (first, second) = if one <= other { (one, other) } else { (other, one) };
         let ports = u64::from(first.1) << 16 | u64::from(second.1);
         let words = first.0.into_iter().chain(second.0).chain([ports]);
-        // The finalizer of SplitMix64 after each word. Its result is part of the format: hosts have different versions.
-        let hash = words.fold(0_u64, |hash, word| {
-            let mut hash = (hash ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            hash ^ hash >> 31
-        });
+        // The result is part of the format: hosts have different versions.
+        let hash = words.fold(0_u64, |hash, word| mixed((hash ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15)));
         sample <= 1 || hash.is_multiple_of(sample)
     }
 
@@ -149,6 +144,14 @@ impl From<IpAddr> for Address {
             IpAddr::V6(v6) => Self::from_v6(v6.octets()),
         }
     }
+}
+
+/// The finalizer of SplitMix64: neighbouring numbers fall far apart.
+#[must_use]
+pub fn mixed(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 #[cfg(test)]

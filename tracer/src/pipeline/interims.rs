@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, time::Duration};
 
 use super::{Pipeline, monotonic_ns};
 use crate::{
-    model::{ConnId, Owner, Record},
+    model::{ConnId, Owner, Record, mixed},
     source::{CounterReader, Counters, SocketKey},
     track::{Living, Table},
 };
@@ -75,12 +75,7 @@ impl Round {
 
 /// When in an interval the record of a connection is due.
 fn moment(conn: ConnId, every_ns: u64) -> u64 {
-    // The finalizer of SplitMix64: neighbouring numbers fall far apart.
-    let mut hash = conn.0;
-    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
-    ((u128::from(hash) * u128::from(every_ns)) >> 64) as u64
+    ((u128::from(mixed(conn.0)) * u128::from(every_ns)) >> 64) as u64
 }
 
 /// What the thread is asked for: a connection, and the interval of its streams.

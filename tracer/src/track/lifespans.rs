@@ -86,6 +86,25 @@ impl Life {
         steps.map(step).chain(goes_on.then_some(PathStep { state: State::TimeWait, ns: None })).collect()
     }
 
+    /// The record of this life, as it ends at `time_ns`; without the reason and what was transferred.
+    fn until(&self, time_ns: i64, conn: Connection) -> Lifespan {
+        Lifespan {
+            time_ns,
+            is_final: true,
+            conn: Connection { mini: false, ..conn },
+            begin_ns: self.begin_ns,
+            at_least: self.at_least,
+            duration_ns: self.duration_ns(time_ns),
+            path: self.path(),
+            cause: None,
+            reset_why: None,
+            errno: 0,
+            exact: self.exact,
+            incomplete: self.incomplete,
+            traffic: None,
+        }
+    }
+
     /// The time since the beginning, by the clock that measured the states where all of them are known.
     fn duration_ns(&self, end_ns: i64) -> u64 {
         let times = self.times.iter().take(self.len.into());
@@ -175,21 +194,7 @@ impl Lifespans {
 
     fn end(&mut self, time_ns: i64, conn: &Connection) -> Option<Lifespan> {
         let life = self.lives.remove(&conn.id)?;
-        Some(Lifespan {
-            time_ns,
-            is_final: true,
-            conn: Connection { mini: false, ..conn.clone() },
-            begin_ns: life.begin_ns,
-            at_least: life.at_least,
-            duration_ns: life.duration_ns(time_ns),
-            path: life.path(),
-            cause: None,
-            reset_why: None,
-            errno: 0,
-            exact: life.exact,
-            incomplete: life.incomplete,
-            traffic: None,
-        })
+        Some(life.until(time_ns, conn.clone()))
     }
 
     /// A connection that goes on at `time_ns`: `conn` is in `state`, `in_state` since it came into it.
@@ -209,21 +214,7 @@ impl Lifespans {
         };
         let mut life = life.cloned().unwrap_or_else(unseen);
         life.step(state, state, in_state_ns);
-        Lifespan {
-            time_ns,
-            is_final: false,
-            conn: Connection { mini: false, ..conn },
-            begin_ns: life.begin_ns,
-            at_least: life.at_least,
-            duration_ns: life.duration_ns(time_ns),
-            path: life.path(),
-            cause: None,
-            reset_why: None,
-            errno: 0,
-            exact: life.exact,
-            incomplete: life.incomplete,
-            traffic: None,
-        }
+        Lifespan { is_final: false, ..life.until(time_ns, conn) }
     }
 
     /// An earlier process, which was killed, may have reported the ends of the connections that are known now.
