@@ -41,14 +41,15 @@ impl<'a> Sharing<'a> {
     }
 }
 
-/// Checks the directory of the lock: in one that other users can write to, any of them could hold the lock.
+/// Checks the directory of the lock: where other users can replace the file, any of them could hold the lock.
 ///
 /// # Errors
-/// Other users can write to the directory, or it is missing and not that of the default.
+/// Other users can replace the file, or the directory is missing and not that of the default.
 pub(super) fn verify(args: &KernelArgs) -> Result<(), FileError> {
     match Directory::of(&args.lock) {
         _ if args.alongside => Ok(()),
         Err(FileError::Io { source, .. }) if is_default(&args.lock) && is_missing(&source) => Ok(()),
+        Err(FileError::Shared { .. }) if files::is_kept_by_sticky_bit(&args.lock) => Ok(()),
         directory => directory.map(drop),
     }
 }

@@ -179,6 +179,19 @@ pub(super) fn is_private(path: &Path) -> bool {
     Directory::of(path).is_ok()
 }
 
+/// Whether no other user can replace the file `path` although other users can write to its directory: the directory has the sticky
+/// bit, as the /run of some containers, and the file is missing or belongs to root or to this process's user.
+pub fn is_kept_by_sticky_bit(path: &Path) -> bool {
+    let parent =
+        path.parent().and_then(|parent| resolve(parent).ok()).and_then(|parent| fs::metadata(parent).ok());
+    let is_sticky = parent.is_some_and(|parent| parent.is_dir() && replaceable(&parent).is_none());
+    is_sticky
+        && match fs::symlink_metadata(path) {
+            Ok(file) => file.is_file() && is_trusted(file.uid()),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+}
+
 /// `path` without symbolic links. Each directory on the way belongs to root or to this process's user, and no other user can replace
 /// what is in it.
 fn resolve(path: &Path) -> Result<PathBuf, FileError> {
@@ -265,6 +278,27 @@ mod tests {
 
     fn mode(path: &Path, mode: u32) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
+    }
+
+    #[test]
+    fn a_sticky_directory_keeps_a_file_of_ones_own() {
+        let root = tempfile::tempdir().expect("directory");
+        let (shared, file) = (root.path().join("shared"), root.path().join("shared/file"));
+        fs::create_dir(&shared).expect("mkdir");
+        mode(&shared, 0o1777);
+        assert!(is_kept_by_sticky_bit(&file), "missing");
+        fs::write(&file, "").expect("file");
+        assert!(is_kept_by_sticky_bit(&file), "own");
+        mode(&shared, 0o777);
+        assert!(!is_kept_by_sticky_bit(&file), "not sticky");
+        mode(&shared, 0o1777);
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(12_345), None).expect("chown");
+            assert!(!is_kept_by_sticky_bit(&file), "another's");
+        }
+        fs::remove_file(&file).expect("rm");
+        symlink("/etc/passwd", &file).expect("link");
+        assert!(!is_kept_by_sticky_bit(&file), "link");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use thiserror::Error;
 
-pub use directory::{Directory, can_make};
+pub use directory::{Directory, can_make, is_kept_by_sticky_bit};
 pub use identity::Identity;
 pub use runtime::{DEFAULT_RUNTIME, runtime_directory, use_runtime_directory};
 

@@ -51,7 +51,10 @@ pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
 fn crates(release: &Release) -> Result<()> {
     let mut package = release.command("cargo");
     package.args(["package", "--locked", "--package", "sockstate", "--package", "sockstate-ebpf"]);
-    command(package.env("CARGO_TARGET_DIR", release.source.join("target")))
+    // cargo unpacks a dependency once for each path of this directory and each version, and would take the sources of an
+    // earlier commit with the same version.
+    let target = tempfile::Builder::new().prefix("package-").tempdir_in(release.source.join("target"))?;
+    command(package.env("CARGO_TARGET_DIR", target.path()))
 }
 
 fn git(release: &Release, args: &[&str]) -> Result<String> {

@@ -82,7 +82,7 @@ end_connection() { systemctl kill --signal USR1 holder; }
 # Whether the kernel has a socket at this port in this state, both in hexadecimal.
 in_kernel() { grep --quiet "^ *[0-9]*: 0100007F:$1 [0-9A-F:]* $2 " /proc/net/tcp; }
 
-# Whether the records of a connection are complete, without any loss.
+# Whether the records of a connection are complete, and nothing was lost since its first one.
 is_whole() {
     local states expected
     expected="LISTEN>SYN_RECV SYN_RECV>ESTABLISHED ESTABLISHED>CLOSE_WAIT CLOSE_WAIT>LAST_ACK LAST_ACK>CLOSE"
@@ -94,7 +94,7 @@ is_whole() {
         echo "the records of the connection: $states"
         return 1
     fi
-    if grep '"kind":"lost"' $LOG/all.json; then return 1; fi
+    if sed --quiet "/\"conn\":\"$1\"/,\$p" $LOG/all.json | grep '"kind":"lost"'; then return 1; fi
 }
 
 has_pins() { [ -n "$(ls -A /sys/fs/bpf/sockstate 2>/dev/null)" ]; }
