@@ -10,6 +10,8 @@ use crate::{arch::Arch, command, setup};
 /// The licences of all crates in the binary, with their texts.
 pub(super) fn licences(release: &Release) -> Result<PathBuf> {
     let file = release.out().join(format!("sockstate-{VERSION}-licences.txt"));
+    // cargo-about reads the manifests of all crates of the lock file, also those of other systems, which no build fetches.
+    command(release.command("cargo").args(["fetch", "--locked"]))?;
     let mut about = release.command(setup::distribution_tool("cargo-about"));
     // Without network, so that the text depends only on the crates: a crate without a file gets SPDX's text.
     about.args(["about", "generate", "--fail", "--frozen", "--manifest-path", "tracer/Cargo.toml"]);
