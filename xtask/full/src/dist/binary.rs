@@ -12,10 +12,12 @@ use crate::{arch::Arch, command, output, setup, toolchain};
 const LIMIT: usize = 15 << 20;
 
 /// Crates that are large, and that neither a record nor its delivery waits for: they are optimised for size.
-const SMALL: [&str; 17] = [
+const SMALL: [&str; 21] = [
+    "aho-corasick",
     "async-nats",
     "aya",
     "aya-obj",
+    "blazesym",
     "clap_builder",
     "clap_complete",
     "clap_mangen",
@@ -27,8 +29,10 @@ const SMALL: [&str; 17] = [
     "ratatui-widgets",
     "regex-automata",
     "regex-syntax",
+    "rustc-demangle",
     "rustls-webpki",
     "toml",
+    "toml_parser",
     "url",
 ];
 
