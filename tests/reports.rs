@@ -24,7 +24,7 @@ fn connection(id: u64) -> Connection {
         v6_socket: false,
         interface: 0,
     };
-    Connection { id: ConnId(id), role: None, tuple, nat: None, subject: nobody(), mini: false }
+    Connection { id: ConnId(id), role: None, tuple, nat: None, peer: None, subject: nobody(), mini: false }
 }
 
 fn hunted(conn: u64, opened: Result<Arc<Stack>, MissingStack>) -> Stuck {

@@ -129,6 +129,10 @@ fn the_chart_lets_sockstate_ask_the_api_server() {
     );
     let Some(without) = self::rendered(&["kubernetes.enabled=true,kubernetes.owners=false"]) else { return };
     assert!(rendered.contains("resources: [jobs]") && !without.contains("resources: [jobs]"), "{without}");
+    let Some(peers) = self::rendered(&["kubernetes.enabled=true,kubernetes.peers=true"]) else { return };
+    let keys: toml::Table = checked_configuration(&peers).parse().expect("TOML");
+    assert_eq!(keys["kubernetes"]["peers"].as_bool(), Some(true));
+    assert!(peers.contains("resources: [pods, services]") && !rendered.contains("services]"), "{peers}");
     let Some(mut python) = tools::python("yaml") else {
         return print_skipped("the chart: needs Python's yaml");
     };

@@ -15,8 +15,8 @@ use std::{
 
 use serde_json::{Value, json};
 use sockstate::{
-    enrich::KnownPods,
-    kubernetes::{KubernetesArgs, watch_pods},
+    enrich::{KnownCluster, KnownPods},
+    kubernetes::{KubernetesArgs, watch_cluster},
     model::PodFacts,
 };
 use testkit::{
@@ -32,20 +32,26 @@ fn ask(server: &ApiServer) -> (KnownPods, Receiver<()>) {
 }
 
 fn ask_at(server: &ApiServer, url: &str) -> (KnownPods, Receiver<()>) {
+    let (KnownCluster { pods, .. }, asked) = watch(server, url, false);
+    (pods, asked)
+}
+
+fn watch(server: &ApiServer, url: &str, peers: bool) -> (KnownCluster, Receiver<()>) {
     let args = KubernetesArgs {
         labels: vec!["app".into(), "app.kubernetes.io/*".into()],
+        peers,
         node: Some("node-1".into()),
         server: Some(url.to_owned()),
         token_file: server.path("token"),
         ca: server.path("ca.crt"),
     };
-    let pods = KnownPods::default();
+    let cluster = KnownCluster::default();
     let (sender, asked) = channel();
     let done = move || {
         let _ = sender.send(());
     };
-    watch_pods(args.settings().expect("settings"), pods.clone(), done).expect("thread");
-    (pods, asked)
+    watch_cluster(args.settings().expect("settings"), cluster.clone(), done).expect("thread");
+    (cluster, asked)
 }
 
 /// What is known about a pod: kind and name of its workload, and its labels.
@@ -395,4 +401,124 @@ fn what_is_too_large_is_left_out() {
     assert_eq!(pods.count(), 4096);
     assert!(pods.find("huge").is_none() && pods.find("one too many").is_none());
     assert_eq!(pods.find("labels").expect("the pod").labels.len(), 8);
+}
+
+/// A pod with its addresses, as the API server shows whole pods.
+fn whole(uid: &str, name: &str, addresses: &[&str], phase: &str) -> Value {
+    let mut pod = pod(uid, name, WEB, &json!({ "pod-template-hash": "5b8" }));
+    let all: Vec<Value> = addresses.iter().map(|address| json!({ "ip": address })).collect();
+    pod["kind"] = "Pod".into();
+    pod["spec"] = json!({ "hostNetwork": name.starts_with("node"), "containers": [{ "image": "x" }] });
+    pod["status"] = json!({ "phase": phase, "podIP": addresses.first(), "podIPs": all });
+    pod
+}
+
+fn service(uid: &str, name: &str, spec: Value, balanced: &[&str]) -> Value {
+    let ingress: Vec<Value> = balanced.iter().map(|address| json!({ "ip": address })).collect();
+    json!({
+        "metadata": { "uid": uid, "name": name, "namespace": "shop", "resourceVersion": "9" },
+        "spec": spec, "status": { "loadBalancer": { "ingress": ingress } },
+    })
+}
+
+/// Kind, name and workload of what is known at an address.
+fn at(cluster: &KnownCluster, address: &str) -> Option<String> {
+    let peer = cluster.peers.find(address.parse().expect("address"))?;
+    let workload = peer.workload.as_ref();
+    let workload = workload.map(|workload| format!(" of {}/{}", workload.kind, workload.name));
+    Some(format!("{} {}/{}{}", peer.kind.name(), peer.namespace, peer.name, workload.unwrap_or_default()))
+}
+
+#[test]
+fn peers_are_pods_and_services_by_their_addresses() {
+    let (sender, events) = channel();
+    let events: Events = Arc::new(Mutex::new(events));
+    let server = ApiServer::start(move |asked, answer| {
+        let is_of_node = asked.query.contains_key("fieldSelector");
+        let is_watch = asked.query.contains_key("watch");
+        match (asked.path.as_str(), is_of_node, is_watch) {
+            ("/api/v1/pods", true, false) => answer.json(200, &list("1", "", &[web("a")])),
+            ("/api/v1/pods", false, false) => {
+                let pods = [
+                    whole("p1", "web-5b8-x", &["10.1.0.1", "fd00::1"], "Running"),
+                    whole("p2", "node-exporter", &["192.168.0.1"], "Running"),
+                    whole("p3", "done", &["10.1.0.3"], "Succeeded"),
+                    whole("p4", "starting", &[], "Pending"),
+                ];
+                let next = if asked.query.contains_key("continue") { 2 } else { 0 };
+                let rest = if next == 0 { "more" } else { "" };
+                answer.json(200, &list("1", rest, &pods[next..next + 2]));
+            }
+            ("/api/v1/services", _, false) => {
+                let addresses = json!({
+                    "clusterIP": "10.2.0.1", "clusterIPs": ["10.2.0.1", "fd01::1"], "externalIPs": ["203.0.113.1"],
+                });
+                let services = [
+                    service("s1", "web", addresses, &["203.0.113.2"]),
+                    service("s2", "headless", json!({ "clusterIP": "None", "externalIPs": null }), &[]),
+                ];
+                answer.json(200, &list("1", "", &services));
+            }
+            ("/api/v1/pods", false, true) => follow(&events, answer),
+            (_, _, true) => {
+                answer.begin();
+                wait_for_end(answer);
+            }
+            _ => owners(asked, answer),
+        }
+    });
+    let (cluster, asked) = watch(&server, &server.url(), true);
+    asked.recv_timeout(WAIT).expect("the first answers");
+    let (web, service) =
+        (Some("pod shop/web-5b8-x of Deployment/web".to_owned()), Some("service shop/web".to_owned()));
+    for (address, expected) in [
+        ("10.1.0.1", &web),
+        ("fd00::1", &web),
+        ("10.2.0.1", &service),
+        ("fd01::1", &service),
+        ("203.0.113.1", &service),
+        ("203.0.113.2", &service),
+        // A pod in the network of its node, one that has ended, and nothing.
+        ("192.168.0.1", &None),
+        ("10.1.0.3", &None),
+        ("10.1.0.9", &None),
+    ] {
+        assert_eq!(&at(&cluster, address), expected, "{address}");
+    }
+    assert_eq!(cluster.pods.count(), 1, "the pods of the node are asked for, too");
+    let send = |kind, object| sender.send((kind, object)).expect("the server");
+    let becomes = |address: &str, expected: &str| {
+        wait_until(&format!("{address}: {expected}"), || at(&cluster, address).as_deref() == Some(expected));
+    };
+    send("MODIFIED", whole("p4", "starting", &["10.1.0.4"], "Running"));
+    becomes("10.1.0.4", "pod shop/starting of Deployment/web");
+    // The address of a pod that has ended keeps its name until another pod has it.
+    send("DELETED", whole("p1", "web-5b8-x", &["10.1.0.1", "fd00::1"], "Running"));
+    send("ADDED", whole("p5", "next", &["fd00::1"], "Running"));
+    becomes("fd00::1", "pod shop/next of Deployment/web");
+    assert_eq!(at(&cluster, "10.1.0.1"), web);
+    let asked = server.asked();
+    let of_peers = asked.iter().filter(|asked| !asked.query.contains_key("fieldSelector"));
+    assert!(of_peers.clone().all(|asked| asked.token == "first"));
+    let of_lists = of_peers.filter(|asked| asked.query.contains_key("limit"));
+    assert!(
+        of_lists.clone().count() == 3 && of_lists.clone().all(|asked| asked.accept == "application/json")
+    );
+}
+
+#[test]
+fn without_permission_for_peers_the_pods_of_the_node_are_known() {
+    let server = ApiServer::start(|asked, answer| match asked.query.contains_key("fieldSelector") {
+        true if asked.is_list() => answer.json(200, &list("1", "", &[web("a")])),
+        true => {
+            answer.begin();
+            wait_for_end(answer);
+        }
+        false if asked.path.starts_with("/api/v1/") => answer.error(403),
+        false => owners(asked, answer),
+    });
+    let (cluster, asked) = watch(&server, &server.url(), true);
+    asked.recv_timeout(WAIT).expect("the first answers");
+    knows(&cluster.pods, "a", "Deployment/web", &["app=a"]);
+    assert_eq!(at(&cluster, "10.1.0.1"), None);
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use testkit::api_server::{ApiServer, list, owned, pod};
+use testkit::api_server::{Answer, ApiServer, Asked, list, owned, pod, wait_for_end};
 
 use crate::{
     Test,
@@ -77,8 +77,11 @@ fn web(tier: &str) -> Value {
 fn server(events: Receiver<(&'static str, Value)>) -> ApiServer {
     let events = Arc::new(Mutex::new(events));
     ApiServer::start(move |asked, answer| {
-        if asked.is_list() {
+        let is_of_node = asked.query.contains_key("fieldSelector");
+        if asked.is_list() && is_of_node {
             answer.json(200, &list("1", "", &[web("front")]));
+        } else if !is_of_node && asked.path.starts_with("/api/v1/") {
+            peers(asked, answer);
         } else if asked.is_watch() {
             answer.begin();
             while let Ok((kind, object)) = events.lock().expect("lock").recv() {
@@ -89,6 +92,18 @@ fn server(events: Receiver<(&'static str, Value)>) -> ApiServer {
             answer.json(200, &owned("apps/v1", "Deployment", "web"));
         }
     })
+}
+
+/// Loopback's address belongs to a pod.
+fn peers(asked: &Asked, answer: &mut Answer<'_>) {
+    if asked.query.contains_key("watch") {
+        answer.begin();
+        return wait_for_end(answer);
+    }
+    let mut pod = pod("db", "db-0", Some(("apps/v1", "StatefulSet", "db")), &json!({}));
+    pod["status"] = json!({ "phase": "Running", "podIP": "127.0.0.1" });
+    let pods = [pod];
+    answer.json(200, &list("1", "", if asked.is_list() { &pods } else { &[] }));
 }
 
 /// `apart`: the sinks have a process of their own, as the user nobody.
@@ -108,7 +123,7 @@ fn from_the_server(apart: bool) {
             fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o711)).expect("mode");
         }
         let kubernetes = format!(
-            "labels = [\"app\", \"ti*\"]\nnode = \"node-1\"\nserver = \"{}\"\ntoken-file = \"{}\"\ntls-ca = \"{}\"\n",
+            "labels = [\"app\", \"ti*\"]\npeers = true\nnode = \"node-1\"\nserver = \"{}\"\ntoken-file = \"{}\"\ntls-ca = \"{}\"\n",
             server.url(),
             server.path("token").display(),
             server.path("ca.crt").display()
@@ -132,8 +147,12 @@ fn from_the_server(apart: bool) {
         let accepted = |record: &Value| record["local"]["port"] == port && record["to"] == "CLOSE_WAIT";
         let record = tracer.wait_for(accepted);
         assert_eq!(record["pod"], of_pod("front"), "{record}");
+        let peer = json!({
+            "kind": "pod", "namespace": "shop", "name": "db-0", "workload": { "kind": "StatefulSet", "name": "db" },
+        });
+        assert_eq!(record["peer"], peer, "{record}");
         let stuck = tracer.wait_for(|record| record["kind"] == "stuck" && record["state"] == "CLOSE_WAIT");
-        assert_eq!(stuck["pod"], of_pod("front"), "{stuck}");
+        assert_eq!((&stuck["pod"], &stuck["peer"]), (&of_pod("front"), &peer), "{stuck}");
         let series = "sockstate_stuck_sockets_by{state=\"CLOSE_WAIT\",namespace=\"shop\",workload=\"web\"}";
         wait_until("the workload has a stuck socket", || {
             scrape(metrics).into_iter().any(|(name, value)| name == series && value >= 1.0)
@@ -184,6 +203,7 @@ fn has_the_workload_everywhere(directory: &Path, port: u16) {
     assert!(!all.iter().any(|record| record.to_string().contains("s3cr3t")), "only allowed labels");
     let document =
         ecs.iter().find(|document| document["orchestrator"]["namespace"] == "shop").expect("a document");
+    assert_eq!(document["sockstate"]["peer"]["name"], "db-0", "{document}");
     let resource = &document["orchestrator"]["resource"];
     assert_eq!(resource["parent"]["type"], "Deployment", "{document}");
     assert_eq!(resource["label"], json!(["app:web", "tier:front"]), "{document}");

@@ -10,10 +10,10 @@ use sockstate::{
         socket_json, stuck_json,
     },
     model::{
-        Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Frame, Holder, InState,
-        Listener, Message, Nat, OpenedBy, Owner, OwnerSource, Pod, PodWorkload, Process, Reason, Record,
-        Role, Served, SocketEntry, SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition,
-        Transport, Tuple, Via, Watch, bounds,
+        Address, Cgroup, ClusterPeer, ConnId, Connection, Container, Diagnosis, Elsewhere, Frame, Holder,
+        InState, Listener, Message, Nat, OpenedBy, Owner, OwnerSource, PeerKind, Pod, PodWorkload, Process,
+        Reason, Record, Role, Served, SocketEntry, SocketInfo, SocketReport, Stack, State, Stuck, Subject,
+        Task, Transition, Transport, Tuple, Via, Watch, bounds,
     },
     wire::Parser,
 };
@@ -94,6 +94,12 @@ impl Hostile {
         Some(PodWorkload { kind: self.text(), name: self.text() })
     }
 
+    fn peer(&self) -> ClusterPeer {
+        let text = || bounds::keep(self.text(), bounds::NAME - 4);
+        let workload = Some(PodWorkload { kind: text(), name: text() });
+        ClusterPeer { kind: PeerKind::Service, namespace: text(), name: text(), workload }
+    }
+
     /// As many as a record has.
     fn labels(&self) -> BTreeMap<String, String> {
         let part: String = self.text.chars().take(10).collect();
@@ -169,6 +175,7 @@ impl Hostile {
                 role: Some(Role::Listener),
                 tuple: tuple(),
                 nat: Some(Rc::new(Nat::of(&tuple()))),
+                peer: Some(Arc::new(self.peer())),
                 subject: self.subject(),
                 mini: true,
             },
@@ -304,6 +311,7 @@ fn every_kind_of_record_is_bounded() {
             role: None,
             tuple: tuple(),
             nat: None,
+            peer: None,
             subject: long.subject(),
             mini: false,
         },

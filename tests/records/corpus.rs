@@ -109,7 +109,7 @@ fn long() -> Rc<Subject> {
 }
 
 fn conn(role: Option<Role>, tuple: Tuple, subject: Rc<Subject>, mini: bool) -> Connection {
-    Connection { id: ConnId(0xdd32_7700_0000_0001), role, tuple, nat: None, subject, mini }
+    Connection { id: ConnId(0xdd32_7700_0000_0001), role, tuple, nat: None, peer: None, subject, mini }
 }
 
 fn server() -> Connection {

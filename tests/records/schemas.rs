@@ -128,11 +128,15 @@ fn the_schema_has_the_keys_that_the_types_have() {
         let of_sockets = !value["conn"].is_null();
         let end = json!({"address": "10.0.0.3", "port": 8080});
         let id = "1:LQU9qZlK+B5F3KDmev6m5PMibrg=";
+        let peer = json!({
+            "kind": "pod", "namespace": "shop", "name": "db-0", "workload": {"kind": "StatefulSet", "name": "db"},
+        });
         let of_workloads = of_sockets || value["kind"] == "aggregate";
         for (key, other, can_have) in [
             ("truncated", json!([{"field": "unit"}]), of_workloads),
             ("interface", json!({"index": 2, "name": "eth0"}), of_sockets),
             ("nat", json!({"local": end, "remote": end, "community_id": id}), of_sockets),
+            ("peer", peer, of_sockets),
             ("pod", json!({"uid": "x"}), of_workloads),
             ("unit", json!("x.service"), of_workloads),
         ] {
@@ -209,8 +213,8 @@ fn a_stuck_record_has_all_that_a_look_finds_or_nothing_of_it() {
     // A listener has an accept queue, and no bytes.
     let (report, state) = (listener(false, None).report, State::Listen);
     let (tuple, subject) = (report.socket.tuple, subject());
-    let conn =
-        Connection { id: ConnId(1), role: Some(Role::Listener), tuple, nat: None, subject, mini: false };
+    let (id, role) = (ConnId(1), Some(Role::Listener));
+    let conn = Connection { id, role, tuple, nat: None, peer: None, subject, mini: false };
     let (age, found) = (InState { ns: 1, at_least: true }, Some(Box::new((report, diagnosis(None)))));
     let stuck = Stuck { time_ns: 0, conn, state, age, times: 1, before_trace: false, found, opened: None };
     let line = written(&mut Json::default(), &Record::Stuck(stuck));

@@ -1,15 +1,16 @@
 //! The wire types: what is written is what is read, and the writer by hand writes what the types write.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use proptest::{collection::btree_map, option, prelude::*, sample::select};
 use serde_json::Value;
 use sockstate::{
     format::{Format, Json, Stamp},
     model::{
-        Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lifespan, Lost, LostPlace,
-        MissingStack, Nat, Owner, OwnerSource, PathStep, Pod, PodWorkload, Record, Resolved, Resync, Role,
-        Snapshot, Start, State, Stop, Stuck, Subject, Task, Traffic, Transition, Tuple, bounds,
+        Address, Cause, Cgroup, ClusterPeer, ConnId, Connection, Container, InState, Lifespan, Lost,
+        LostPlace, MissingStack, Nat, Owner, OwnerSource, PathStep, PeerKind, Pod, PodWorkload, Record,
+        Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task, Traffic, Transition,
+        Tuple, bounds,
     },
     wire::{self, Line, Parser},
 };
@@ -158,6 +159,14 @@ fn subject(text: BoxedStrategy<String>) -> BoxedStrategy<Subject> {
         .boxed()
 }
 
+fn peer(text: BoxedStrategy<String>) -> impl Strategy<Value = ClusterPeer> {
+    let workload = (text.clone(), text.clone()).prop_map(|(kind, name)| PodWorkload { kind, name });
+    (select(&PeerKind::ALL[..]), text.clone(), text, option::of(workload))
+        .prop_filter_map("too long", |(kind, namespace, name, workload)| {
+            ClusterPeer { kind, namespace, name, workload }.checked()
+        })
+}
+
 fn tuple() -> BoxedStrategy<Tuple> {
     let v4 = any::<[[u8; 4]; 2]>().prop_map(|ends| (ends.map(Address::from_v4), false));
     let v6 = any::<[[u8; 16]; 2]>().prop_map(|ends| (ends.map(Address::from_v6), true));
@@ -181,12 +190,14 @@ fn state(mini: bool) -> impl Strategy<Value = State> {
 }
 
 fn conn(text: BoxedStrategy<String>, mini: bool) -> BoxedStrategy<Connection> {
-    (any::<u64>(), option::of(select(&Role::ALL[..])), tuple(), option::of(tuple()), subject(text))
-        .prop_map(move |(id, role, tuple, beyond, subject)| Connection {
+    let peer = option::of(peer(text.clone()));
+    (any::<u64>(), option::of(select(&Role::ALL[..])), tuple(), option::of(tuple()), peer, subject(text))
+        .prop_map(move |(id, role, tuple, beyond, peer, subject)| Connection {
             id: ConnId(id),
             role,
             tuple,
             nat: beyond.map(|beyond| Rc::new(Nat::of(&beyond))),
+            peer: peer.map(Arc::new),
             subject: Rc::new(subject),
             mini,
         })

@@ -99,7 +99,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             },
             pin: None,
             host: None,
-            watch_pods: None,
+            watch_cluster: None,
             notifier: None,
             open: session::direct(output, format, &StreamArgs::default()),
         })

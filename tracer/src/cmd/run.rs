@@ -14,7 +14,7 @@ use super::{
     lock::Sharing,
     print,
     reload::Reloader,
-    session::{Host, Session, WatchPods},
+    session::{Host, Session, WatchCluster},
     sink_host::SinkHost,
     sinks, verify,
 };
@@ -100,11 +100,11 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         let notifier = Notifier::from_environment();
         let mut session = Session::new(filter, &run, &stuck, &kernel, open)?;
         session.settings.metrics = metrics;
-        let watch = |args: KubernetesArgs| -> WatchPods {
-            Box::new(move |pods, asked| watching.watch_pods(&args, pods, asked))
+        let watch = |args: KubernetesArgs| -> WatchCluster {
+            Box::new(move |cluster, asked| watching.watch_cluster(&args, cluster, asked))
         };
-        let watch_pods = kubernetes.map(watch);
-        Ok(Session { pin: pin.as_deref(), host: host_name, watch_pods, notifier, all_states, ..session })
+        let watch_cluster = kubernetes.map(watch);
+        Ok(Session { pin: pin.as_deref(), host: host_name, watch_cluster, notifier, all_states, ..session })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
     let code = host.run(open, sharing);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cli::{HookName, KernelArgs, RunArgs, StreamArgs, StuckRules, TierName},
-    enrich::{Enricher, KnownPods},
+    enrich::{Enricher, KnownCluster},
     examiner::Examiner,
     filter::{Filter, States},
     format::Format,
@@ -47,10 +47,10 @@ const LONG_START: Duration = Duration::from_secs(1);
 pub(super) type Asked = Box<dyn FnOnce() + Send>;
 
 /// Starts what writes the answers of the API server.
-pub(super) type WatchPods = Box<dyn FnOnce(KnownPods, Asked) -> Result<()>>;
+pub(super) type WatchCluster = Box<dyn FnOnce(KnownCluster, Asked) -> Result<()>>;
 
 /// How long the start waits for the API server.
-const FIRST_PODS: Duration = Duration::from_secs(2);
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
 
 /// Scripts wait for this line.
 const HUNT_READY: &str = "the hunt has begun: call paths of connections opened from now on are recorded";
@@ -75,8 +75,8 @@ pub(super) struct Session<'a> {
     pub(super) pin: Option<&'a Path>,
     /// The name of this host in records; `None` for the system's.
     pub(super) host: Option<String>,
-    /// Begins to ask the API server about the pods of this node.
-    pub(super) watch_pods: Option<WatchPods>,
+    /// Begins to ask the API server.
+    pub(super) watch_cluster: Option<WatchCluster>,
     /// The service manager that gets to know how the trace goes.
     pub(super) notifier: Option<Notifier>,
     /// Opens the outputs, before capabilities are dropped.
@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
             all_states: false,
             pin: None,
             host: None,
-            watch_pods: None,
+            watch_cluster: None,
             notifier: None,
             open,
         })
@@ -206,7 +206,7 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, kernel: &Kerne
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let begun = Instant::now();
     let request = session.request();
-    let mut enricher = enricher(session.cmdline, watch_pods(session.watch_pods)?);
+    let mut enricher = enricher(session.cmdline, watch_cluster(session.watch_cluster)?);
     let TakenOver { mut loaded, saved, earlier, kept } = take_over(&request, session.pin)?;
     kernel::show_diagnostics(&mut loaded);
     let adopted = saved.as_ref().map(|saved| saved.instance);
@@ -311,9 +311,9 @@ fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, f
     beginning
 }
 
-fn enricher(cmdline: bool, pods: KnownPods) -> Enricher {
+fn enricher(cmdline: bool, cluster: KnownCluster) -> Enricher {
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
-    enricher.know_pods(pods);
+    enricher.know_cluster(cluster);
     // The thread begins before the main thread drops its capabilities, which also reports a failure.
     let drop_privileges = || drop(kernel::drop_privileges());
     if let Err(error) = enricher.read_names_in_thread(drop_privileges) {
@@ -324,17 +324,17 @@ fn enricher(cmdline: bool, pods: KnownPods) -> Enricher {
 
 /// Starts the thread that asks the API server. The sockets that exist at the start get their names once, so the start waits a
 /// moment for the first answer.
-fn watch_pods(begin: Option<WatchPods>) -> Result<KnownPods> {
-    let pods = KnownPods::default();
+fn watch_cluster(begin: Option<WatchCluster>) -> Result<KnownCluster> {
+    let cluster = KnownCluster::default();
     if let Some(begin) = begin {
         let (sender, asked) = sync_channel(1);
         let done = move || {
             let _ = sender.try_send(());
         };
-        begin(pods.clone(), Box::new(done))?;
-        let _ = asked.recv_timeout(FIRST_PODS);
+        begin(cluster.clone(), Box::new(done))?;
+        let _ = asked.recv_timeout(FIRST_ANSWER);
     }
-    Ok(pods)
+    Ok(cluster)
 }
 
 fn finder() -> HolderFinder {

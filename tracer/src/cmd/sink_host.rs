@@ -13,10 +13,10 @@ use anyhow::{Context, Error, Result, bail};
 
 use super::{secrets::Secrets, session::Asked};
 use crate::{
-    enrich::KnownPods,
+    enrich::KnownCluster,
     files::{self, DEFAULT_RUNTIME},
     format::Stamp,
-    kubernetes::{KubernetesArgs, watch_pods},
+    kubernetes::{KubernetesArgs, watch_cluster},
     metrics::{self, Server},
     model::Start,
     settings::{Settings, Sink},
@@ -148,25 +148,34 @@ impl SinkHost {
         Ok(PreparedSinks { starters: starters.collect(), secrets: Secrets(secrets) })
     }
 
-    /// Asks the API server about the pods of this node, in the process that has the network.
-    pub(super) fn watch_pods(&self, args: &KubernetesArgs, pods: KnownPods, asked: Asked) -> Result<()> {
+    /// Asks the API server, in the process that has the network.
+    pub(super) fn watch_cluster(
+        &self,
+        args: &KubernetesArgs,
+        cluster: KnownCluster,
+        asked: Asked,
+    ) -> Result<()> {
         let Some(process) = &self.process else {
-            return watch_pods(args.settings()?, pods, asked)
+            return watch_cluster(args.settings()?, cluster, asked)
                 .context("cannot start the thread that asks the API server");
         };
-        let KubernetesArgs { labels, node, server, token_file, ca } = args.resolved();
+        let KubernetesArgs { labels, peers, node, server, token_file, ca } = args.resolved();
+        let KnownCluster { pods, peers: known_peers } = cluster;
         let asked = Mutex::new(Some(asked));
-        process.ask_cluster(
-            ClusterRequest { node, server, token_file, ca, labels },
-            move |news| match news {
+        process.ask_cluster(ClusterRequest { node, server, token_file, ca, labels, peers }, move |news| {
+            match news {
                 ClusterNews::Pod { uid, facts } => pods.set(&uid, facts.bounded()),
                 ClusterNews::PodGone { uid } => pods.remove(&uid),
+                ClusterNews::Peer { address, uid, peer } => {
+                    peer.checked().into_iter().for_each(|peer| known_peers.set(address, &uid, peer));
+                }
+                ClusterNews::PeerGone { address, uid } => known_peers.end(address, &uid),
                 ClusterNews::Asked => {
                     let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
                     asked.into_iter().for_each(|asked| asked());
                 }
-            },
-        );
+            }
+        });
         Ok(())
     }
 

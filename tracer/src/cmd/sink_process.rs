@@ -30,10 +30,10 @@ use tokio::{
 use super::{LAST_MESSAGES, sink_host, sinks};
 use crate::{
     capabilities,
-    enrich::KnownPods,
+    enrich::{KnownCluster, KnownPeers, KnownPods},
     files,
     format::Stamp,
-    kubernetes::{KubernetesArgs, watch_pods},
+    kubernetes::{KubernetesArgs, watch_cluster},
     messages, metrics,
     pipeline::Signals,
     settings::{self, Settings, Sink},
@@ -207,17 +207,24 @@ impl Process {
 
     /// Asks the API server, and passes on what it says.
     fn ask_cluster(&self, request: ClusterRequest) -> Result<()> {
-        let ClusterRequest { node, server, token_file, ca, labels } = request;
-        let settings = KubernetesArgs { labels, node, server, token_file, ca }.settings()?;
-        let (reporter, asked) = (self.end.reporter(), self.end.reporter());
+        let ClusterRequest { node, server, token_file, ca, labels, peers } = request;
+        let settings = KubernetesArgs { labels, peers, node, server, token_file, ca }.settings()?;
+        let [of_pods, of_peers, asked] = [self.end.reporter(), self.end.reporter(), self.end.reporter()];
         let pods = KnownPods::passing_on(move |uid, facts| {
             let uid = uid.to_owned();
-            reporter.cluster(match facts.cloned() {
+            of_pods.cluster(match facts.cloned() {
                 Some(facts) => ClusterNews::Pod { uid, facts },
                 None => ClusterNews::PodGone { uid },
             });
         });
-        watch_pods(settings, pods, move || asked.cluster(ClusterNews::Asked))
+        let peers = KnownPeers::passing_on(move |address, uid, peer| {
+            let uid = uid.to_owned();
+            of_peers.cluster(match peer.cloned() {
+                Some(peer) => ClusterNews::Peer { address, uid, peer },
+                None => ClusterNews::PeerGone { address, uid },
+            });
+        });
+        watch_cluster(settings, KnownCluster { pods, peers }, move || asked.cluster(ClusterNews::Asked))
             .context("cannot start the thread that asks the API server")
     }
 

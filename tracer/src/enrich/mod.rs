@@ -8,12 +8,13 @@ pub(crate) mod fuzz;
 mod holders;
 mod names;
 mod netns;
+mod peers;
 mod pods;
 mod process;
 mod stat;
 mod timens;
 
-use std::{collections::HashMap, io, path::PathBuf, rc::Rc, time::Instant};
+use std::{collections::HashMap, io, path::PathBuf, rc::Rc, sync::Arc, time::Instant};
 
 use rustc_hash::FxBuildHasher;
 
@@ -22,11 +23,14 @@ use container::CgroupNames;
 pub use holders::Holders;
 use names::{Catalog, NamesThread, WorkloadIds, WorkloadNames};
 pub use netns::{Netns, NetnsError, netns_at};
+pub use peers::{KnownPeers, MOST_PEERS};
 pub use pods::{KnownPods, MOST_PODS};
 pub use process::is_same;
 pub use timens::TimeOffsets;
 
-use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task, bounds};
+use crate::model::{
+    Address, Cgroup, ClusterPeer, Identify, Owner, OwnerKey, Subject, SubjectKey, Task, bounds,
+};
 
 /// Looks up subjects, and caches each one as long as a connection uses it.
 pub struct Enricher {
@@ -35,12 +39,20 @@ pub struct Enricher {
     cgroups: Option<Cgroups>,
     subjects: HashMap<SubjectKey, Known, FxBuildHasher>,
     names: Names,
-    /// What the API server of Kubernetes has said.
-    pods: KnownPods,
+    cluster: KnownCluster,
     /// Details of processes, cached because a process may close its sockets after it can no longer be read.
     processes: HashMap<Rc<Task>, process::Details, FxBuildHasher>,
     sweep_at: usize,
     next: u64,
+}
+
+/// What the API server of Kubernetes has said.
+#[derive(Clone, Default)]
+pub struct KnownCluster {
+    /// The pods of this node.
+    pub pods: KnownPods,
+    /// What connections reach.
+    pub peers: KnownPeers,
 }
 
 /// Reads the names of pods and containers.
@@ -84,7 +96,7 @@ impl Enricher {
             cgroups,
             subjects: HashMap::default(),
             names,
-            pods: KnownPods::default(),
+            cluster: KnownCluster::default(),
             processes: HashMap::default(),
             sweep_at: SWEEP_MIN,
             next: 0,
@@ -100,9 +112,9 @@ impl Enricher {
         Ok(())
     }
 
-    /// Adds what is known in `pods` to the pods of subjects.
-    pub fn know_pods(&mut self, pods: KnownPods) {
-        self.pods = pods;
+    /// Adds what is known of the cluster to subjects, and names peers.
+    pub fn know_cluster(&mut self, cluster: KnownCluster) {
+        self.cluster = cluster;
     }
 
     /// Whether this process still exists. True if /proc does not show all processes, because then it is not known.
@@ -124,9 +136,9 @@ impl Enricher {
             names = names.or(process::cgroup_names(&self.root, &owner.task));
         }
         let missing = self.add_names(&mut names);
-        let pods_version = self.pods.version();
+        let pods_version = self.cluster.pods.version();
         if let Some(pod) = &mut names.pod {
-            self.pods.complete(pod);
+            self.cluster.pods.complete(pod);
         }
         self.next += 1;
         // With BTF the kernel programs have already excluded kernel threads.
@@ -160,7 +172,7 @@ impl Enricher {
     fn known(&mut self, key: &SubjectKey) -> Option<Rc<Subject>> {
         let known = self.subjects.get_mut(key)?;
         let is_due = known.missing.as_ref().is_some_and(|(_, again)| *again <= Instant::now());
-        let pods_version = self.pods.version();
+        let pods_version = self.cluster.pods.version();
         let has_news = known.subject.pod.is_some() && known.pods_version != pods_version;
         if is_due || has_news {
             let mut subject = (*known.subject).clone();
@@ -172,7 +184,7 @@ impl Enricher {
                     None => known.missing = None,
                 }
             }
-            subject.pod.iter_mut().for_each(|pod| self.pods.complete(pod));
+            subject.pod.iter_mut().for_each(|pod| self.cluster.pods.complete(pod));
             known.pods_version = pods_version;
             if subject != *known.subject {
                 // A number never gets another subject.
@@ -218,6 +230,10 @@ impl Identify for Enricher {
         let subject = Rc::clone(&known.subject);
         self.subjects.insert(key, known);
         subject
+    }
+
+    fn peer(&self, remote: Address) -> Option<Arc<ClusterPeer>> {
+        self.cluster.peers.find(remote.canonical())
     }
 
     fn forget_process(&mut self, task: &Task) {

@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        enrich::Enricher,
+        enrich::{Enricher, KnownCluster},
         model::{Identify, OwnerKey, OwnerSource, PodWorkload, SubjectKey, Task},
     };
 
@@ -155,7 +155,7 @@ mod tests {
         fs::write(root.join("proc/42/stat"), stat).expect("file");
         let known = KnownPods::default();
         let mut enricher = Enricher::new(root.to_owned(), false);
-        enricher.know_pods(known.clone());
+        enricher.know_cluster(KnownCluster { pods: known.clone(), ..KnownCluster::default() });
         let task = Task { pid: 42, exec_id: 1, start_ns: 0, comm: *b"app\0\0\0\0\0\0\0\0\0\0\0\0\0" };
         let owner = Some(OwnerKey { task: task.into(), source: OwnerSource::Connect });
         let key = SubjectKey { owner, uid: None, netns: None, cgroup: None };

@@ -3,7 +3,7 @@
 
 mod connection;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use super::{
     time::Times,
 };
 use crate::{
-    model::{Cause, Connection, Nat, Record, Role, State, Subject, Transition, Tuple},
+    model::{Cause, ClusterPeer, Connection, Nat, Record, Role, State, Subject, Transition, Tuple},
     wire,
 };
 
@@ -31,27 +31,27 @@ struct TextCache<K> {
     slots: Vec<(Option<K>, Vec<u8>)>,
 }
 
-impl<K: Copy + Eq> TextCache<K> {
+impl<K: Clone + Eq> TextCache<K> {
     fn new(slots: usize) -> Self {
         Self { slots: vec![(None, Vec::new()); slots] }
     }
 
     /// The text of `key`. `make` is not called again for the same key, so it may only use what the key identifies.
-    fn get(&mut self, number: u64, key: K, make: impl FnOnce(K, &mut Vec<u8>)) -> &[u8] {
+    fn get(&mut self, number: u64, key: K, make: impl FnOnce(&K, &mut Vec<u8>)) -> &[u8] {
         let slot = number as usize % self.slots.len();
         let (owner, text) = &mut self.slots[slot];
-        if *owner != Some(key) {
-            *owner = Some(key);
+        if owner.as_ref() != Some(&key) {
             text.clear();
-            make(key, text);
+            make(&key, text);
+            *owner = Some(key);
         }
         text
     }
 
     /// The text of `key`, if it was written before and is still kept.
-    fn known(&self, number: u64, key: K) -> Option<&[u8]> {
+    fn known(&self, number: u64, key: &K) -> Option<&[u8]> {
         let (owner, text) = &self.slots[number as usize % self.slots.len()];
-        (*owner == Some(key)).then_some(text)
+        (owner.as_ref() == Some(key)).then_some(text)
     }
 }
 
@@ -131,7 +131,7 @@ pub struct Json {
     pairs: Vec<Option<Fragment<112>>>,
     roles: [Fragment<32>; 4],
     /// Both ends, also beyond translations, and the subject, by its number.
-    middles: TextCache<(Tuple, Option<Nat>, u64)>,
+    middles: TextCache<(Tuple, Option<Nat>, Option<Arc<ClusterPeer>>, u64)>,
     /// By the subject's number: a number never gets another subject.
     subjects: TextCache<u64>,
     line_ends: TextCache<LineEnd>,
@@ -214,7 +214,9 @@ impl Json {
         out.extend_from_slice(&self.stamp_text);
         self.middle(&transition.conn, out);
         let line_end = LineEnd::of(transition);
-        out.extend_from_slice(self.line_ends.get(line_end.number(), line_end, LineEnd::write));
+        out.extend_from_slice(
+            self.line_ends.get(line_end.number(), line_end, |line_end, out| line_end.write(out)),
+        );
         if let Some(traffic) = &transition.traffic {
             connection::traffic(traffic, out);
         }
@@ -227,20 +229,23 @@ impl Json {
             return self.last_middle(conn, out);
         }
         let subjects = &mut self.subjects;
-        let key = (conn.tuple, conn.nat.as_deref().copied(), conn.subject.id);
-        out.extend_from_slice(self.middles.get(conn.id.0, key, |(tuple, nat, id), out| {
-            ends(&tuple, nat.as_ref(), out);
-            out.extend_from_slice(subjects.get(id, id, |_, out| subject(&conn.subject, out)));
-        }));
+        out.extend_from_slice(self.middles.get(
+            conn.id.0,
+            middle_key(conn),
+            |(tuple, nat, peer, id), out| {
+                ends(tuple, nat.as_ref(), peer.as_deref(), out);
+                out.extend_from_slice(subjects.get(*id, *id, |_, out| subject(&conn.subject, out)));
+            },
+        ));
     }
 
     /// The same where it is not needed again.
     fn last_middle(&mut self, conn: &Connection, out: &mut Vec<u8>) {
-        let (nat, id) = (conn.nat.as_deref(), conn.subject.id);
-        if let Some(text) = self.middles.known(conn.id.0, (conn.tuple, nat.copied(), id)) {
+        let id = conn.subject.id;
+        if let Some(text) = self.middles.known(conn.id.0, &middle_key(conn)) {
             return out.extend_from_slice(text);
         }
-        ends(&conn.tuple, nat, out);
+        ends(&conn.tuple, conn.nat.as_deref(), conn.peer.as_deref(), out);
         out.extend_from_slice(self.subjects.get(id, id, |_, out| subject(&conn.subject, out)));
     }
 
@@ -268,6 +273,11 @@ impl Json {
         }
         Self { stamp, stamp_text, ..Self::default() }
     }
+}
+
+/// All that the text of both ends and the subject is made of.
+fn middle_key(conn: &Connection) -> (Tuple, Option<Nat>, Option<Arc<ClusterPeer>>, u64) {
+    (conn.tuple, conn.nat.as_deref().copied(), conn.peer.clone(), conn.subject.id)
 }
 
 /// The keys of an object, behind those already written.
@@ -337,8 +347,8 @@ fn error(errno: u16, out: &mut Vec<u8>) {
     }
 }
 
-/// Both ends, the interface that the socket is bound to, and the ends beyond translations.
-fn ends(tuple: &Tuple, nat: Option<&Nat>, out: &mut Vec<u8>) {
+/// Both ends, the interface that the socket is bound to, the ends beyond translations, and the peer.
+fn ends(tuple: &Tuple, nat: Option<&Nat>, peer: Option<&ClusterPeer>, out: &mut Vec<u8>) {
     append(out, |line| {
         line.text(br#","network":{"transport":"tcp","type":"ipv"#);
         line.text(if tuple.is_v4() { b"4" } else { b"6" });
@@ -363,7 +373,11 @@ fn ends(tuple: &Tuple, nat: Option<&Nat>, out: &mut Vec<u8>) {
     if let Some(nat) = nat {
         out.extend_from_slice(br#","nat":"#);
         // Writing a value of ours to a vector does not fail.
-        let _ = serde_json::to_writer(out, &wire::Nat::new(nat));
+        let _ = serde_json::to_writer(&mut *out, &wire::Nat::new(nat));
+    }
+    if let Some(peer) = peer {
+        out.extend_from_slice(br#","peer":"#);
+        let _ = serde_json::to_writer(out, &wire::ClusterPeer::new(peer));
     }
 }
 

@@ -55,6 +55,7 @@ fn of_transition(transition: &Transition<'_>, to: &mut impl Keys) {
     to.key("nat", &transition.ends.nat);
     to.key("netns", &placement.netns);
     to.key("owner", owner);
+    to.key("peer", &transition.peer);
     to.key("reset_why", &transition.reset_why);
     to.key("retransmits", &traffic.map(|traffic| traffic.retransmits));
     to.key("role", &transition.role);

@@ -29,9 +29,33 @@ const MOST_TOKEN: u64 = 64 << 10;
 /// Characters of an error's message that sockstate quotes.
 const QUOTE: usize = 200;
 
-/// Only the metadata of objects; the whole object from a server that cannot leave the rest out.
-const OBJECT: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-const LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+/// What is asked for of each object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// The metadata; the whole object from a server that cannot leave the rest out.
+    Metadata,
+    All,
+}
+
+impl Parts {
+    /// The header `Accept` for one object.
+    fn of_object(self) -> &'static str {
+        match self {
+            Self::Metadata => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+            Self::All => "application/json",
+        }
+    }
+
+    /// The header `Accept` for a list.
+    fn of_list(self) -> &'static str {
+        match self {
+            Self::Metadata => {
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+            }
+            Self::All => "application/json",
+        }
+    }
+}
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -101,19 +125,27 @@ impl Client {
     }
 
     /// An object, as much of it as `T` has.
-    pub(super) async fn object<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ApiError> {
-        self.get(path, OBJECT).await
+    pub(super) async fn object<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        parts: Parts,
+    ) -> Result<T, ApiError> {
+        self.get(path, parts.of_object()).await
     }
 
     /// A page of a list.
-    pub(super) async fn list<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ApiError> {
-        self.get(path, LIST).await
+    pub(super) async fn list<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        parts: Parts,
+    ) -> Result<T, ApiError> {
+        self.get(path, parts.of_list()).await
     }
 
     /// Begins a watch: an answer without an end, which has a connection of its own.
-    pub(super) async fn watch(&self, path: &str) -> Result<Incoming, ApiError> {
+    pub(super) async fn watch(&self, path: &str, parts: Parts) -> Result<Incoming, ApiError> {
         let mut alone = Self::new(self.settings.clone());
-        let response = alone.request(path, OBJECT).await?;
+        let response = alone.request(path, parts.of_object()).await?;
         if response.status() != StatusCode::OK {
             return Err(failure(response).await);
         }

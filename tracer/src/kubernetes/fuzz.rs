@@ -2,7 +2,7 @@
 
 use super::{
     lines::{Line, Lines},
-    objects::{List, Metadata, WatchEvent},
+    objects::{List, Object, WatchEvent},
 };
 use crate::model::bounds;
 
@@ -15,15 +15,18 @@ pub(crate) fn watch(bytes: &[u8]) {
         let Line::Complete(line) = line else { continue };
         assert!(line.len() <= MOST);
         if let Ok(event) = serde_json::from_slice::<WatchEvent>(&line) {
-            pod(&event.object.metadata);
+            object(&event.object);
         }
     }
     if let Ok(list) = serde_json::from_slice::<List>(bytes) {
-        list.items.iter().for_each(|object| pod(&object.metadata));
+        list.items.iter().for_each(object);
     }
 }
 
-fn pod(pod: &Metadata) {
+fn object(object: &Object) {
+    let (pods, services) = (object.pod_addresses(), object.service_addresses());
+    assert!([pods, services].iter().all(|addresses| addresses.is_sorted()));
+    let pod = &object.metadata;
     if let Some(owner) = pod.controller()
         && let Some(found) = pod.deployment_of(&owner.name)
     {

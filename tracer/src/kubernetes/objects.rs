@@ -1,13 +1,16 @@
-//! The parts of the API server's objects that are read. They are the metadata of objects only.
+//! The parts of the API server's objects that are read: the metadata, and the addresses of pods and services.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use crate::model::PodWorkload;
 
 /// The metadata of a static pod has the uid that its cgroup has.
 const STATIC_UID: &str = "kubernetes.io/config.hash";
+/// The controller of a static pod is its node.
+pub(super) const NODE: &str = "Node";
+pub(super) const REPLICA_SETS: &str = "replicasets";
 /// A ReplicaSet of a Deployment has the name of the Deployment and this label of its pods.
 const TEMPLATE: &str = "pod-template-hash";
 
@@ -27,14 +30,55 @@ pub(super) struct ListMetadata {
     pub(super) r#continue: String,
 }
 
-/// A pod, a ReplicaSet, a Job.
+/// A pod, a service, a ReplicaSet, a Job.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Object {
     pub(super) metadata: Metadata,
+    #[serde(deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(deserialize_with = "status_or_default")]
+    status: Status,
     /// Only of an error.
     code: u16,
     message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    /// The pod has the addresses of its node.
+    host_network: bool,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: String,
+    #[serde(rename = "clusterIPs", deserialize_with = "or_default")]
+    cluster_ips: Vec<String>,
+    #[serde(rename = "externalIPs", deserialize_with = "or_default")]
+    external_ips: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
+    #[serde(rename = "podIPs", deserialize_with = "or_default")]
+    pod_ips: Vec<Address>,
+    load_balancer: LoadBalancer,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LoadBalancer {
+    #[serde(deserialize_with = "or_default")]
+    ingress: Vec<Address>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Address {
+    ip: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,7 +118,46 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(value: D
     Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
+/// An error is an object, too, and has a text as its status.
+fn status_or_default<'de, D: Deserializer<'de>>(value: D) -> Result<Status, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Status(Box<Status>),
+        Other(IgnoredAny),
+    }
+    Ok(match Any::deserialize(value)? {
+        Any::Status(status) => *status,
+        Any::Other(_) => Status::default(),
+    })
+}
+
+/// The addresses in these texts. A service without an address has `None` as a text.
+fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = texts.into_iter().filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
 impl Object {
+    /// The addresses of a pod. One that has ended has none, because another pod may have its address; one in the network of
+    /// its node has none of its own.
+    pub(super) fn pod_addresses(&self) -> Vec<IpAddr> {
+        let Self { spec, status, .. } = self;
+        if spec.host_network || ["Succeeded", "Failed"].contains(&status.phase.as_str()) {
+            return Vec::new();
+        }
+        addresses(status.pod_ips.iter().map(|address| &address.ip).chain([&status.pod_ip]))
+    }
+
+    /// The addresses by which a service is reached, in the cluster and from outside.
+    pub(super) fn service_addresses(&self) -> Vec<IpAddr> {
+        let Self { spec, status, .. } = self;
+        let balanced = status.load_balancer.ingress.iter().map(|address| &address.ip);
+        addresses(spec.cluster_ips.iter().chain([&spec.cluster_ip]).chain(&spec.external_ips).chain(balanced))
+    }
+
     /// The status code and the message of an error.
     pub(super) fn error(&self) -> (u16, &str) {
         (self.code, &self.message)
@@ -90,6 +173,16 @@ impl Metadata {
     /// The object that manages this one.
     pub(super) fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.iter().find(|owner| owner.controller)
+    }
+
+    /// What manages the pod, as far as its own metadata shows it.
+    pub(super) fn workload(&self) -> Option<PodWorkload> {
+        let controller = self.controller().filter(|controller| controller.kind != NODE)?;
+        let deployment = match controller.managed() {
+            Some((_, REPLICA_SETS)) => self.deployment_of(&controller.name),
+            _ => None,
+        };
+        deployment.or_else(|| Some(controller.workload()))
     }
 
     /// The Deployment of a pod whose controller is this ReplicaSet, by their names.
@@ -108,7 +201,7 @@ impl OwnerReference {
     /// The path of the resources of this kind, if a controller of theirs is the workload.
     pub(super) fn managed(&self) -> Option<(&'static str, &'static str)> {
         match (self.api_version.as_str(), self.kind.as_str()) {
-            ("apps/v1", "ReplicaSet") => Some(("apps/v1", "replicasets")),
+            ("apps/v1", "ReplicaSet") => Some(("apps/v1", REPLICA_SETS)),
             ("batch/v1", "Job") => Some(("batch/v1", "jobs")),
             _ => None,
         }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    client::{ApiError, Client},
-    objects::{Metadata, Object},
+    client::{ApiError, Client, Parts},
+    objects::{Metadata, NODE, Object, REPLICA_SETS},
 };
 use crate::model::PodWorkload;
 
@@ -35,8 +35,7 @@ impl Owners {
         pod: &Metadata,
         client: &mut Client,
     ) -> Result<Option<PodWorkload>, ApiError> {
-        // The controller of a static pod is its node.
-        let Some(controller) = pod.controller().filter(|controller| controller.kind != "Node") else {
+        let Some(controller) = pod.controller().filter(|controller| controller.kind != NODE) else {
             return Ok(None);
         };
         let direct = controller.workload();
@@ -45,7 +44,7 @@ impl Owners {
         Ok(Some(match owner {
             Some(Some(owner)) => owner,
             Some(None) => direct,
-            None if resource == "replicasets" => pod.deployment_of(&direct.name).unwrap_or(direct),
+            None if resource == REPLICA_SETS => pod.deployment_of(&direct.name).unwrap_or(direct),
             None => direct,
         }))
     }
@@ -70,7 +69,7 @@ impl Owners {
             return Ok(None);
         }
         let path = format!("/apis/{group}/namespaces/{namespace}/{resource}/{name}");
-        match client.object::<Object>(&path).await {
+        match client.object::<Object>(&path, Parts::Metadata).await {
             Ok(object) => {
                 let owner = object.metadata.controller().map(|owner| owner.workload());
                 if self.known.len() >= MOST {

@@ -19,6 +19,10 @@ pub struct KubernetesArgs {
     /// The labels of pods that records have (`pod.labels`). A * at the end stands for any rest: app.kubernetes.io/*.
     #[arg(id = "pod_labels", long = "labels", value_name = "LABEL", value_parser = NonEmptyStringValueParser::new(), value_delimiter = ',')]
     pub labels: Vec<String>,
+    /// Records name the pod or the service at the remote address (`peer`). sockstate then watches all pods and all services of
+    /// the cluster.
+    #[arg(long)]
+    pub peers: bool,
     /// The name of this node in the cluster [default: the environment variable NODE_NAME].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -36,7 +40,14 @@ pub struct KubernetesArgs {
 impl Default for KubernetesArgs {
     /// The defaults of the keys.
     fn default() -> Self {
-        Self { labels: Vec::new(), node: None, server: None, token_file: TOKEN.into(), ca: AUTHORITY.into() }
+        Self {
+            labels: Vec::new(),
+            peers: false,
+            node: None,
+            server: None,
+            token_file: TOKEN.into(),
+            ca: AUTHORITY.into(),
+        }
     }
 }
 
@@ -76,6 +87,8 @@ pub struct KubernetesSettings {
     pub(super) tls: TlsSettings,
     pub(super) token_file: PathBuf,
     pub(super) labels: Vec<String>,
+    /// Whether the pods and the services of the cluster are watched, too.
+    pub(super) peers: bool,
 }
 
 /// The name of the node, in a pod whose manifest passes it on.
@@ -104,7 +117,7 @@ impl KubernetesArgs {
     /// # Errors
     /// A key is missing, or has a wrong value.
     pub fn settings(&self) -> Result<KubernetesSettings, KubernetesError> {
-        let Self { labels, node, server, token_file, ca } = self.resolved();
+        let Self { labels, peers, node, server, token_file, ca } = self.resolved();
         let node = node.ok_or(KubernetesError::NoNode)?;
         // The name becomes a part of a URL.
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
@@ -121,6 +134,7 @@ impl KubernetesArgs {
             tls: TlsSettings { files, name: None },
             token_file,
             labels,
+            peers,
         })
     }
 }

@@ -1,31 +1,22 @@
-//! Lists and watches the pods of the node. https://kubernetes.io/docs/reference/using-api/api-concepts/ describes how:
-//! a list has a version, a watch continues from it, and bookmarks advance it. If the server has forgotten the version, the
-//! list is read again.
+//! Lists and watches objects. https://kubernetes.io/docs/reference/using-api/api-concepts/ describes how: a list has a
+//! version, a watch continues from it, and bookmarks advance it. If the server has forgotten the version, the list is read
+//! again.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
 
 use super::{
     back_off::{BackOff, random},
-    client::{ApiError, Client},
+    client::{ApiError, Client, Parts},
+    first_answers::FirstAnswers,
     lines::{Line, Lines},
-    objects::{List, Metadata, Object, WatchEvent},
-    owners::Owners,
+    objects::{List, Object, WatchEvent},
     settings::KubernetesSettings,
 };
-use crate::{
-    enrich::{KnownPods, MOST_PODS},
-    model::PodFacts,
-};
 
-/// Pods of one page of a list.
-const PAGE: usize = 500;
-/// A pod has at most 1.5 MiB in the store of the API server.
+/// An object has at most 1.5 MiB in the store of the API server.
 const MOST_LINE: usize = 4 << 20;
 /// The server ends a watch after this time, and up to twice this time.
 const WATCH: Duration = Duration::from_secs(300);
@@ -34,35 +25,69 @@ const IDLE: Duration = Duration::from_secs(150);
 /// A watch that ends sooner counts as a failure, so that a server which ends each one is not asked all the time.
 const SHORT: Duration = Duration::from_secs(5);
 
-type Asked = Box<dyn FnOnce() + Send>;
+/// What a watcher asks for.
+pub(super) struct Query {
+    /// The path of the resource.
+    pub(super) path: &'static str,
+    /// The part of the query that selects objects.
+    pub(super) selector: Option<String>,
+    pub(super) parts: Parts,
+    /// Objects of one page of a list.
+    pub(super) page: usize,
+    /// Limit of objects.
+    pub(super) most: usize,
+    /// What is read, for messages.
+    pub(super) name: String,
+}
 
-pub(super) struct Watcher {
+/// Gets the objects.
+pub(super) trait Objects {
+    /// These are all objects now.
+    ///
+    /// # Errors
+    /// The server does not answer a further question about them.
+    async fn replace(&mut self, objects: Vec<Object>) -> Result<(), ApiError>;
+
+    /// An object is new, or has changed.
+    ///
+    /// # Errors
+    /// The server does not answer a further question about it.
+    async fn set(&mut self, object: &Object) -> Result<(), ApiError>;
+
+    fn remove(&mut self, object: &Object);
+}
+
+pub(super) struct Watcher<'a, T> {
     client: Client,
-    owners: Owners,
-    pods: KnownPods,
-    settings: KubernetesSettings,
+    query: Query,
+    objects: T,
     /// The version to watch from; without one, the list comes first.
     version: Option<String>,
     /// The server no longer has the version, so the list must be newer than what its cache may have.
     is_expired: bool,
     back_off: BackOff,
-    /// Is called when the first attempt is over.
-    asked: Option<Asked>,
+    first_answers: &'a FirstAnswers,
+    has_answer: bool,
     /// The last failure that was reported.
     reported: Option<String>,
 }
 
-impl Watcher {
-    pub(super) fn new(settings: KubernetesSettings, pods: KnownPods, asked: Asked) -> Self {
+impl<'a, T: Objects> Watcher<'a, T> {
+    pub(super) fn new(
+        settings: &KubernetesSettings,
+        query: Query,
+        objects: T,
+        first_answers: &'a FirstAnswers,
+    ) -> Self {
         Self {
             client: Client::new(settings.clone()),
-            owners: Owners::default(),
-            pods,
-            settings,
+            query,
+            objects,
             version: None,
             is_expired: false,
             back_off: BackOff::default(),
-            asked: Some(asked),
+            first_answers,
+            has_answer: false,
             reported: None,
         }
     }
@@ -89,8 +114,8 @@ impl Watcher {
     }
 
     fn first_is_over(&mut self) {
-        if let Some(asked) = self.asked.take() {
-            asked();
+        if !std::mem::replace(&mut self.has_answer, true) {
+            self.first_answers.one_more();
         }
     }
 
@@ -102,10 +127,7 @@ impl Watcher {
         }
         let text = error.to_string();
         if self.reported.as_ref() != Some(&text) {
-            message!(
-                "cannot read the pods of {} from the API server: {text}; trying again",
-                self.settings.node
-            );
+            message!("cannot read {} from the API server: {text}; trying again", self.query.name);
             self.reported = Some(text);
         }
     }
@@ -113,7 +135,7 @@ impl Watcher {
     fn works(&mut self) {
         self.back_off.reset();
         if self.reported.take().is_some() {
-            message!(info: "the API server shows the pods of {} again", self.settings.node);
+            message!(info: "the API server shows {} again", self.query.name);
         }
     }
 
@@ -125,33 +147,28 @@ impl Watcher {
         self.watch(version).await
     }
 
-    /// Replaces all pods. Returns the version of the list.
+    /// Replaces all objects. Returns the version of the list.
     async fn list(&mut self) -> Result<String, ApiError> {
         // The cache of any API server is good enough, unless it was too old.
         let from = if self.is_expired { "" } else { "&resourceVersion=0" };
-        let selector = self.selector();
+        let Query { parts, page, most, .. } = self.query;
         let mut next = String::new();
-        let mut pods: Vec<Object> = Vec::new();
+        let mut objects: Vec<Object> = Vec::new();
         let version = loop {
-            let path = if next.is_empty() {
-                format!("/api/v1/pods?{selector}&limit={PAGE}{from}")
+            let rest = if next.is_empty() {
+                format!("limit={page}{from}")
             } else {
-                format!("/api/v1/pods?{selector}&limit={PAGE}&continue={}", escaped(&next))
+                format!("limit={page}&continue={}", escaped(&next))
             };
-            let page: List = self.client.list(&path).await?;
-            pods.extend(page.items);
-            pods.truncate(MOST_PODS);
-            next = page.metadata.r#continue;
-            if next.is_empty() || pods.len() == MOST_PODS {
-                break page.metadata.resource_version;
+            let list: List = self.client.list(&self.path(&rest), parts).await?;
+            objects.extend(list.items);
+            objects.truncate(most);
+            next = list.metadata.r#continue;
+            if next.is_empty() || objects.len() == most {
+                break list.metadata.resource_version;
             }
         };
-        let mut found = HashMap::with_capacity(pods.len());
-        for Object { metadata, .. } in &pods {
-            let facts = self.facts(metadata).await?;
-            found.insert(metadata.cgroup_uid().to_owned(), facts);
-        }
-        self.pods.replace(found);
+        self.objects.replace(objects).await?;
         self.version = Some(version.clone());
         self.is_expired = false;
         self.first_is_over();
@@ -162,13 +179,12 @@ impl Watcher {
     /// Follows the changes until the server ends the watch.
     async fn watch(&mut self, version: String) -> Result<(), ApiError> {
         let limit = WATCH + WATCH.mul_f64(random());
-        let path = format!(
-            "/api/v1/pods?{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
-            self.selector(),
+        let rest = format!(
+            "watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
             limit.as_secs(),
             escaped(&version)
         );
-        let mut body = self.client.watch(&path).await?;
+        let mut body = self.client.watch(&self.path(&rest), self.query.parts).await?;
         let mut lines = Lines::new(MOST_LINE);
         loop {
             let Ok(Some(frame)) = timeout(IDLE, body.frame()).await else { return Ok(()) };
@@ -177,7 +193,9 @@ impl Watcher {
             for line in lines.add(&piece) {
                 match line {
                     Line::Complete(line) => self.event(&line).await?,
-                    Line::TooLong => message!("a pod has more than {} MiB and is left out", MOST_LINE >> 20),
+                    Line::TooLong => {
+                        message!("an object has more than {} MiB and is left out", MOST_LINE >> 20);
+                    }
                 }
             }
         }
@@ -189,49 +207,30 @@ impl Watcher {
         }
         let event: WatchEvent = serde_json::from_slice(line)
             .map_err(|error| ApiError::Broken(format!("a line of a watch is not one: {error}")))?;
-        let metadata = &event.object.metadata;
         match event.r#type.as_str() {
-            "ADDED" | "MODIFIED" => {
-                let uid = metadata.cgroup_uid();
-                if self.pods.find(uid).is_some() || self.pods.count() < MOST_PODS {
-                    let facts = self.facts(metadata).await?;
-                    self.pods.set(uid, facts);
-                }
-            }
-            "DELETED" => self.pods.remove(metadata.cgroup_uid()),
+            "ADDED" | "MODIFIED" => self.objects.set(&event.object).await?,
+            "DELETED" => self.objects.remove(&event.object),
             "ERROR" => {
                 let (code, message) = event.object.error();
                 return Err(ApiError::Status { code, message: message.to_owned(), after: None });
             }
             _ => {}
         }
-        if !metadata.resource_version.is_empty() {
-            self.version = Some(metadata.resource_version.clone());
+        let version = event.object.metadata.resource_version;
+        if !version.is_empty() {
+            self.version = Some(version);
         }
         self.works();
         Ok(())
     }
 
-    async fn facts(&mut self, pod: &Metadata) -> Result<PodFacts, ApiError> {
-        let workload = self.owners.workload(pod, &mut self.client).await?;
-        let allowed = &self.settings.labels;
-        let wanted = pod.labels.iter().filter(|(name, _)| is_allowed(allowed, name));
-        let labels = wanted.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let (name, namespace) = (pod.name.clone(), pod.namespace.clone());
-        Ok(PodFacts { name, namespace, workload, labels }.bounded())
+    fn path(&self, rest: &str) -> String {
+        let Query { path, selector, .. } = &self.query;
+        match selector {
+            Some(selector) => format!("{path}?{selector}&{rest}"),
+            None => format!("{path}?{rest}"),
+        }
     }
-
-    fn selector(&self) -> String {
-        format!("fieldSelector=spec.nodeName%3D{}", self.settings.node)
-    }
-}
-
-/// Whether records have the label.
-fn is_allowed(allowed: &[String], label: &str) -> bool {
-    allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
-        Some(beginning) => label.starts_with(beginning),
-        None => label == allowed,
-    })
 }
 
 /// A text as a part of a query.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use super::{
-    Address, Container, Diagnosis, Dwell, Lifespan, MissingStack, Nat, Pod, SocketReport, Stack, State,
-    Subject, Traffic, Tuple,
+    Address, ClusterPeer, Container, Diagnosis, Dwell, Lifespan, MissingStack, Nat, Pod, SocketReport, Stack,
+    State, Subject, Traffic, Tuple,
 };
 
 /// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
@@ -142,6 +142,8 @@ pub struct Connection {
     pub tuple: Tuple,
     /// The ends beyond the translations of conntrack; `None` where there are none, or where they are not known (yet).
     pub nat: Option<Rc<Nat>>,
+    /// What Kubernetes has at the remote address; `None` where it has nothing, or was not asked.
+    pub peer: Option<Arc<ClusterPeer>>,
     pub subject: Rc<Subject>,
     /// Whether the socket is a mini-socket; in a transition, whether the socket before or after the transition is one.
     pub mini: bool,
@@ -155,7 +157,7 @@ impl Connection {
         let (container, pod, unit) = (None, None, None);
         let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod, unit };
         let (id, subject) = (ConnId(1), Rc::new(subject));
-        Self { id, role: None, tuple: Tuple::example(), nat: None, subject, mini: false }
+        Self { id, role: None, tuple: Tuple::example(), nat: None, peer: None, subject, mini: false }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The subject of a socket: its owner, network namespace, cgroup, container, pod and unit.
 
-use std::{collections::BTreeMap, fmt, rc::Rc};
+use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Task, bounds};
+use super::{Address, ClusterPeer, Task, bounds};
 
 /// The evidence for an owner (`owner.source`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,6 +136,14 @@ pub struct PodWorkload {
     pub name: String,
 }
 
+impl PodWorkload {
+    /// The same within the limits of records.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { kind: bounds::keep(self.kind, bounds::NAME), name: bounds::keep(self.name, bounds::NAME) }
+    }
+}
+
 /// What the API server says about one pod.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct PodFacts {
@@ -151,12 +159,10 @@ impl PodFacts {
     /// The same within the limits of records.
     #[must_use]
     pub fn bounded(self) -> Self {
-        let name = |text| bounds::keep(text, bounds::NAME);
-        let workload = |PodWorkload { kind, name: text }| PodWorkload { kind: name(kind), name: name(text) };
         Self {
-            name: name(self.name),
-            namespace: name(self.namespace),
-            workload: self.workload.map(workload),
+            name: bounds::keep(self.name, bounds::NAME),
+            namespace: bounds::keep(self.namespace, bounds::NAME),
+            workload: self.workload.map(PodWorkload::bounded),
             labels: bounds::labels(self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
         }
     }
@@ -257,6 +263,11 @@ pub struct SubjectKey {
 /// Looks up subjects. The connection table asks once for each connection, immediately, while the process still exists.
 pub trait Identify {
     fn identify(&mut self, key: SubjectKey) -> Rc<Subject>;
+
+    /// What Kubernetes has at the remote address of a connection.
+    fn peer(&self, _remote: Address) -> Option<Arc<ClusterPeer>> {
+        None
+    }
 
     /// Forgets what is cached of this process, so that the next question reads it again: it has executed another program.
     fn forget_process(&mut self, task: &Task);

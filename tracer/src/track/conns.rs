@@ -3,13 +3,16 @@
 use std::{
     hash::{BuildHasher, BuildHasherDefault},
     rc::Rc,
+    sync::Arc,
 };
 
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::owned::Owned;
-use crate::model::{ConnId, Connection, InState, Nat, Owner, Role, State, Subject, Traffic, Tuple};
+use crate::model::{
+    ClusterPeer, ConnId, Connection, InState, Nat, Owner, Role, State, Subject, Traffic, Tuple,
+};
 
 /// One socket. Kept small: there may be a million.
 pub(super) struct Conn {
@@ -21,6 +24,8 @@ pub(super) struct Conn {
     pub(super) subject: Rc<Subject>,
     /// The ends beyond translations, once they are known.
     pub(super) nat: Option<Rc<Nat>>,
+    /// What Kubernetes has at the remote address.
+    pub(super) peer: Option<Arc<ClusterPeer>>,
     pub(super) tuple: Tuple,
     pub(super) state: State,
     pub(super) role: Option<Role>,
@@ -62,6 +67,7 @@ impl Conn {
             since_ns: 0,
             subject,
             nat: None,
+            peer: None,
             tuple,
             state,
             role: None,
@@ -78,8 +84,8 @@ impl Conn {
 
     /// As records show it.
     pub(super) fn connection(&self) -> Connection {
-        let (subject, nat) = (Rc::clone(&self.subject), self.nat.clone());
-        Connection { id: self.id, role: self.role, tuple: self.tuple, nat, subject, mini: self.mini }
+        let (subject, nat, peer) = (Rc::clone(&self.subject), self.nat.clone(), self.peer.clone());
+        Connection { id: self.id, role: self.role, tuple: self.tuple, nat, peer, subject, mini: self.mini }
     }
 
     /// Time in `from`, which is left at `now_ns`.

@@ -2,7 +2,7 @@
 //! not identify a socket.
 
 use super::conns::{Conn, plain};
-use crate::model::{Event, State, Tuple};
+use crate::model::{Event, Identify, State, Tuple};
 
 /// The addresses and ports of both ends, and the network namespace: no two connections have the same ones at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +22,15 @@ impl Endpoints {
 
     pub(super) fn of_conn(conn: &Conn) -> Self {
         Self::new(conn.subject.netns, conn.tuple)
+    }
+}
+
+/// Adds the addresses and ports of `tuple` that were not known.
+pub(super) fn complete(conn: &mut Conn, tuple: Tuple, identities: &dyn Identify) {
+    let was_complete = conn.tuple.is_complete();
+    conn.tuple = merge(conn.tuple, tuple);
+    if !was_complete && conn.peer.is_none() {
+        conn.peer = identities.peer(conn.tuple.remote);
     }
 }
 

@@ -118,7 +118,9 @@ impl SavedTable {
             self.subjects.iter().map(|subject| identities.identify(subject.key())).collect();
         self.conns.iter().filter_map(move |saved| {
             let subject = Rc::clone(subjects.get(saved.subject)?);
-            Some((saved.conn(subject), saved.life.clone()))
+            let conn = saved.conn(subject);
+            let peer = identities.peer(conn.tuple.remote);
+            Some((Conn { peer, ..conn }, saved.life.clone()))
         })
     }
 }

@@ -18,7 +18,7 @@ pub use living::Living;
 use super::{
     cause,
     conns::{Conn, Conns, Since},
-    identity::{Endpoints, is_same, merge},
+    identity::{Endpoints, complete, is_same, merge},
     kernel_tables::{Difference, KernelTables},
     lifespans::Lifespans,
     mini_sockets::MiniSockets,
@@ -365,7 +365,8 @@ impl Table {
     ) -> usize {
         self.last_id += 1;
         let conn = Conn::new(event.sk, ConnId(self.last_id), identities.identify(key), event.tuple, state);
-        self.conns.add(Conn { since_ns: event.time_ns, role, since, ..conn })
+        let peer = identities.peer(event.tuple.remote);
+        self.conns.add(Conn { since_ns: event.time_ns, role, since, peer, ..conn })
     }
 
     /// The companion program's record of a transition that was already applied: a socket never makes the same one twice.
@@ -532,7 +533,7 @@ impl Table {
             }
         };
         let conn = self.conns.get_mut(at);
-        conn.tuple = merge(conn.tuple, event.tuple);
+        complete(conn, event.tuple, identities);
         if conn.awaits_endpoints {
             at = self.resolve_child(at, event, identities);
         }

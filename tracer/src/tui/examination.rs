@@ -52,6 +52,7 @@ impl App {
             role: history.role,
             tuple: history.tuple,
             nat: None,
+            peer: None,
             subject: std::rc::Rc::clone(&history.subject),
             mini: history.mini,
         };

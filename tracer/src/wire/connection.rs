@@ -7,14 +7,12 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "schema")]
 use super::schema_types::Opening;
 use super::{
-    Ends, Explained, Found, Nat, Opened, Part, Stamp, SubjectKeys, Text, Time, Traffic,
+    ClusterPeer, Ends, Explained, Found, Nat, Opened, Part, Stamp, SubjectKeys, Text, Time, Traffic,
     cuts::Cuts,
     names::{named, state},
     opened::SEEN,
 };
-use crate::model::{
-    self, Connection, Diagnosis, InState, MissingStack, SocketReport, Stack, State, Transport, bounds,
-};
+use crate::model::{self, Connection, Diagnosis, InState, MissingStack, SocketReport, Stack, State, bounds};
 #[cfg(feature = "schema")]
 use crate::model::{ConnId, Role};
 
@@ -35,6 +33,9 @@ pub struct Socket<'a> {
     pub role: Option<Text<'a>>,
     #[serde(flatten)]
     pub ends: Ends<'a>,
+    /// What Kubernetes has at the remote address; only with `peers` in the section `[kubernetes]` of the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<ClusterPeer<'a>>,
     #[serde(flatten)]
     pub subject: SubjectKeys<'a>,
     /// True for a mini-socket.
@@ -49,7 +50,8 @@ impl<'a> Socket<'a> {
             state,
             state_number,
             role: conn.role.map(|role| role.name().into()),
-            ends: Ends::new(&conn.tuple, Transport::Tcp, interface).beyond(conn.nat.as_deref()),
+            ends: Ends::of(conn, interface),
+            peer: ClusterPeer::of(conn),
             subject: SubjectKeys::new(&conn.subject, cuts),
             mini: conn.mini,
         }

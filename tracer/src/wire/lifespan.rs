@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ends, Part, Stamp, SubjectKeys, Text, Time, Traffic, cuts::Cuts, errno, fixed_texts::FixedTexts,
-    names::named,
+    ClusterPeer, Ends, Part, Stamp, SubjectKeys, Text, Time, Traffic, cuts::Cuts, errno,
+    fixed_texts::FixedTexts, names::named,
 };
-use crate::model::{self, Connection, State, Transport, bounds::MOST_STEPS};
+use crate::model::{self, Connection, State, bounds::MOST_STEPS};
 #[cfg(feature = "schema")]
 use crate::model::{Cause, ClosedFirst, ConnId, Role};
 
@@ -39,6 +39,9 @@ pub struct Lifespan<'a> {
     pub sample: Option<u64>,
     #[serde(flatten)]
     pub ends: Ends<'a>,
+    /// What Kubernetes has at the remote address; only with `peers` in the section `[kubernetes]` of the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<ClusterPeer<'a>>,
     #[serde(flatten)]
     pub subject: SubjectKeys<'a>,
     /// The values of the record that are cut; absent if the record is complete.
@@ -135,7 +138,8 @@ impl<'a> Lifespan<'a> {
             role: conn.role.map(|role| role.name().into()),
             sample: stamp.sample,
             stamp,
-            ends: Ends::new(&conn.tuple, Transport::Tcp, None).beyond(conn.nat.as_deref()),
+            ends: Ends::of(conn, None),
+            peer: ClusterPeer::of(conn),
             subject,
             truncated: cuts.parts(),
             begin: Time(lifespan.begin_ns),

@@ -44,8 +44,8 @@ pub use read::{Parser, ReadError};
 #[cfg(feature = "schema")]
 pub use schema::{events_schema, look_schema};
 pub use socket::{
-    Cgroup, Container, End, Ends, Interface, Nat, Network, Owner, Placement, Pod, PodWorkload, SubjectKeys,
-    Workload,
+    Cgroup, ClusterPeer, Container, End, Ends, Interface, Nat, Network, Owner, Placement, Pod, PodWorkload,
+    SubjectKeys, Workload,
 };
 pub use stamp::{HostName, Labels, Stamp};
 pub use stream::{Adopted, Host, Lost, Start, Stop};

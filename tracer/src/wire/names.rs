@@ -2,8 +2,8 @@
 
 use super::Text;
 use crate::model::{
-    Cause, ClosedFirst, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, State,
-    TimerKind, Transport, Unnamed,
+    Cause, ClosedFirst, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, PeerKind, Reason, Role,
+    State, TimerKind, Transport, Unnamed,
 };
 
 /// A value with a name. A name that this version does not know is no error: a later version may write it.
@@ -51,6 +51,7 @@ names! {
     LostPlace: LostPlace::ALL;
     OpenedBy: [OpenedBy::Connect, OpenedBy::Accept];
     OwnerSource: OwnerSource::ALL;
+    PeerKind: PeerKind::ALL;
     Reason: Reason::ALL;
     Role: Role::ALL;
     TimerKind: [TimerKind::Retransmit, TimerKind::Keepalive, TimerKind::TimeWait, TimerKind::Probe];

@@ -7,8 +7,8 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::{
-    Ends, Explained, Found, Kind, Lifespan, Line, Nat, Owner, Placement, SCHEMA, Socket, Stuck, SubjectKeys,
-    Text, Transition,
+    ClusterPeer, Ends, Explained, Found, Kind, Lifespan, Line, Nat, Owner, Placement, SCHEMA, Socket, Stuck,
+    SubjectKeys, Text, Transition,
     fixed_texts::FixedTexts,
     found,
     names::named,
@@ -93,8 +93,8 @@ impl Parser {
                 Record::Transition(transition.record(conn, &mut self.texts)?)
             }
             Kind::Connection(lifespan) => {
-                let Lifespan { conn, role, ends, subject, .. } = &**lifespan;
-                let conn = self.conn_of(conn, role.as_deref(), ends, subject, false)?;
+                let Lifespan { conn, role, ends, peer, subject, .. } = &**lifespan;
+                let conn = self.conn_of(conn, role.as_deref(), ends, peer.as_ref(), subject, false)?;
                 Record::Connection(Box::new(lifespan.record(conn, &mut self.texts)?))
             }
             Kind::Snapshot(snapshot) => {
@@ -116,12 +116,13 @@ impl Parser {
     }
 
     fn conn_of_transition(&mut self, transition: &Transition<'_>) -> Option<Connection> {
-        let Transition { conn, role, ends, subject, mini, .. } = transition;
-        self.conn_of(conn, role.as_deref(), ends, subject, *mini)
+        let Transition { conn, role, ends, peer, subject, mini, .. } = transition;
+        self.conn_of(conn, role.as_deref(), ends, peer.as_ref(), subject, *mini)
     }
 
     fn conn(&mut self, conn: &str, socket: &Socket<'_>) -> Option<Connection> {
-        self.conn_of(conn, socket.role.as_deref(), &socket.ends, &socket.subject, socket.mini)
+        let Socket { role, ends, peer, subject, mini, .. } = socket;
+        self.conn_of(conn, role.as_deref(), ends, peer.as_ref(), subject, *mini)
     }
 
     fn conn_of(
@@ -129,6 +130,7 @@ impl Parser {
         conn: &str,
         role: Option<&str>,
         ends: &Ends<'_>,
+        peer: Option<&ClusterPeer<'_>>,
         subject: &SubjectKeys<'_>,
         mini: bool,
     ) -> Option<Connection> {
@@ -137,6 +139,7 @@ impl Parser {
             role: role.and_then(named),
             tuple: ends.tuple()?,
             nat: ends.nat.as_ref().map(|nat| Rc::new(nat.nat())),
+            peer: peer.and_then(ClusterPeer::peer).map(Arc::new),
             subject: self.subject(subject),
             mini,
         })

@@ -52,6 +52,12 @@ impl<'a> Ends<'a> {
         }
     }
 
+    /// The ends of a connection, with those beyond translations.
+    #[must_use]
+    pub fn of(conn: &model::Connection, interface: Option<&'a str>) -> Self {
+        Self::new(&conn.tuple, Transport::Tcp, interface).beyond(conn.nat.as_deref())
+    }
+
     /// The same with the ends beyond translations.
     #[must_use]
     pub fn beyond(self, nat: Option<&model::Nat>) -> Self {
@@ -132,6 +138,61 @@ pub struct Nat<'a> {
     #[serde(borrow)]
     #[cfg_attr(feature = "schema", schemars(regex(pattern = "^1:[A-Za-z0-9+/]{27}=$")))]
     pub community_id: Text<'a>,
+}
+
+/// What Kubernetes has at the remote address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct ClusterPeer<'a> {
+    /// Whether it is a pod, or a service, which stands for its pods.
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["pod", "service"])))]
+    pub kind: Text<'a>,
+    /// The namespace of the object.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub namespace: Text<'a>,
+    /// The name of the object.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub name: Text<'a>,
+    /// What manages the pod; absent if nothing does, and for a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<PodWorkload<'a>>,
+}
+
+impl<'a> ClusterPeer<'a> {
+    /// The peer of a connection, if it has one.
+    pub(super) fn of(conn: &'a model::Connection) -> Option<Self> {
+        conn.peer.as_deref().map(Self::new)
+    }
+
+    #[must_use]
+    pub fn new(peer: &'a model::ClusterPeer) -> Self {
+        Self {
+            kind: peer.kind.name().into(),
+            namespace: peer.namespace.as_str().into(),
+            name: peer.name.as_str().into(),
+            workload: peer.workload.as_ref().map(|workload| PodWorkload {
+                kind: workload.kind.as_str().into(),
+                name: workload.name.as_str().into(),
+            }),
+        }
+    }
+
+    /// `None` for a kind that is not known, or with a text that is too long.
+    pub(super) fn peer(&self) -> Option<model::ClusterPeer> {
+        let workload = self.workload.as_ref();
+        let peer = model::ClusterPeer {
+            kind: named(&self.kind)?,
+            namespace: self.namespace.to_string(),
+            name: self.name.to_string(),
+            workload: workload.map(|workload| model::PodWorkload {
+                kind: workload.kind.to_string(),
+                name: workload.name.to_string(),
+            }),
+        };
+        peer.checked()
+    }
 }
 
 impl Nat<'_> {

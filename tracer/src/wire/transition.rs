@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 #[cfg(feature = "schema")]
 use super::schema_types::Address;
 use super::{
-    Cgroup, Container, End, Ends, HostName, Interface, Labels, Nat, Network, Owner, Part, Placement, Pod,
-    Stamp, SubjectKeys, Text, Time, Workload,
+    Cgroup, ClusterPeer, Container, End, Ends, HostName, Interface, Labels, Nat, Network, Owner, Part,
+    Placement, Pod, Stamp, SubjectKeys, Text, Time, Workload,
     cuts::Cuts,
     errno,
     fixed_texts::FixedTexts,
@@ -14,7 +14,7 @@ use super::{
     socket::WorkloadFields,
     traffic::{Bytes, Rtt, Segments, Traffic},
 };
-use crate::model::{self, Connection, InState, State, Transport};
+use crate::model::{self, Connection, InState, State};
 #[cfg(feature = "schema")]
 use crate::model::{Cause, ConnId, Role, bounds};
 
@@ -59,6 +59,9 @@ pub struct Transition<'a> {
     pub sample: Option<u64>,
     #[serde(flatten)]
     pub ends: Ends<'a>,
+    /// What Kubernetes has at the remote address; only with `peers` in the section `[kubernetes]` of the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<ClusterPeer<'a>>,
     #[serde(flatten)]
     pub subject: SubjectKeys<'a>,
     /// The values of the record that are cut; absent if the record is complete.
@@ -115,7 +118,8 @@ impl<'a> Transition<'a> {
             role: conn.role.map(|role| role.name().into()),
             sample: stamp.sample,
             stamp,
-            ends: Ends::new(&conn.tuple, Transport::Tcp, None).beyond(conn.nat.as_deref()),
+            ends: Ends::of(conn, None),
+            peer: ClusterPeer::of(conn),
             subject,
             truncated: cuts.parts(),
             exact: transition.exact,
@@ -187,6 +191,7 @@ struct Keys<'a> {
     remote: Option<End>,
     interface: Option<Interface<'a>>,
     nat: Option<Nat<'a>>,
+    peer: Option<ClusterPeer<'a>>,
     owner: Option<Owner<'a>>,
     netns: Option<u32>,
     cgroup: Option<Cgroup<'a>>,
@@ -232,7 +237,19 @@ impl<'a> From<Keys<'a>> for Transition<'a> {
     fn from(keys: Keys<'a>) -> Self {
         let traffic = keys.traffic();
         let Keys {
-            network, local, remote, interface, nat, owner, netns, cgroup, container, pod, unit, ..
+            network,
+            local,
+            remote,
+            interface,
+            nat,
+            peer,
+            owner,
+            netns,
+            cgroup,
+            container,
+            pod,
+            unit,
+            ..
         } = keys;
         Self {
             seq: keys.seq,
@@ -248,6 +265,7 @@ impl<'a> From<Keys<'a>> for Transition<'a> {
             stamp: Stamp { host: keys.host, instance: keys.instance, sample: None, labels: keys.labels },
             sample: keys.sample,
             ends: Ends { network, local, remote, interface, nat },
+            peer,
             subject: SubjectKeys {
                 owner,
                 placement: Placement { netns, cgroup, workload: Workload { container, pod, unit } },

@@ -20,6 +20,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 [kubernetes]
 labels = {{ toJson .Values.kubernetes.labels }}
+{{- if .Values.kubernetes.peers }}
+peers = true
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -1,12 +1,15 @@
 //! What the two processes send each other: JSON, and batches of records as bytes.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::Reach;
 use crate::{
-    model::PodFacts,
+    model::{ClusterPeer, PodFacts},
     sinks::delivery::{Batch, Frame},
 };
 
@@ -59,6 +62,7 @@ pub struct ClusterRequest {
     pub token_file: PathBuf,
     pub ca: PathBuf,
     pub labels: Vec<String>,
+    pub peers: bool,
 }
 
 /// What the API server says.
@@ -68,7 +72,11 @@ pub enum ClusterNews {
     Pod { uid: String, facts: PodFacts },
     /// A pod has ended.
     PodGone { uid: String },
-    /// All pods of this node are known, or the first attempt has failed.
+    /// The object with this uid has this address now.
+    Peer { address: IpAddr, uid: String, peer: ClusterPeer },
+    /// The object has it no longer.
+    PeerGone { address: IpAddr, uid: String },
+    /// All that was asked for is known, or the first attempt has failed.
     Asked,
 }
 

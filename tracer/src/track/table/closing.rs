@@ -112,6 +112,8 @@ impl Table {
             mini: true,
             estimated: true,
             traffic,
+            nat: conn.nat.clone(),
+            peer: conn.peer.clone(),
             ..Conn::new(key, conn.id, Rc::clone(&conn.subject), conn.tuple, state)
         });
         if state != transition.from {

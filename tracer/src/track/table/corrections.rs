@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, rc::Rc};
 
-use super::{Difference, Endpoints, KernelTables, Out, Table, merge};
+use super::{Difference, Endpoints, KernelTables, Out, Table, complete};
 use crate::{
     model::{ConnId, Event, EventKind, Identify, Nat},
     track::{
@@ -73,7 +73,7 @@ impl Table {
                 let conn = self.conns.get_mut(at);
                 let was = conn.state;
                 conn.estimated = false;
-                conn.tuple = merge(conn.tuple, event.tuple);
+                complete(conn, event.tuple, identities);
                 if plain(was) != plain(state) {
                     self.correct(at, Some(was), state, event.time_ns);
                 }

@@ -1,6 +1,6 @@
 //! Connections that come in: request sockets, and the children that continue them.
 
-use super::{Details, Endpoints, Since, Table, key, merge};
+use super::{Details, Endpoints, Since, Table, complete, key};
 use crate::{
     model::{
         Cause, Event, Identify, KernelSocket, OwnerKey, OwnerSource, Record, Role, State, SubjectKey,
@@ -201,7 +201,7 @@ impl Table {
         let owner = listener.and_then(|listener| self.inherited(listener)).or(known);
         self.conns.set_subject(at, identities.identify(key(event, owner)));
         let conn = self.conns.get_mut(at);
-        conn.tuple = merge(conn.tuple, event.tuple);
+        complete(conn, event.tuple, identities);
         conn.state = State::SynRecv;
         conn.mini = false;
         self.watchdog.watch_again(&mut self.conns, at);
