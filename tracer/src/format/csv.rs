@@ -4,10 +4,13 @@
 //! The values of three columns differ: SKADDR is the connection's id instead of a kernel pointer, and the process is the
 //! socket's owner (empty if it is not known) instead of the process that ran at the time of the transition.
 
-use std::{fmt::Display, io::Write};
-
-use super::{Content, Format, FormatName, name::Source};
-use crate::model::{Connection, Lifespan, Record, Transition};
+use super::{
+    Content, Format, FormatName,
+    line::{Fragment, Line, append, digits, hex},
+    name::Source,
+    text_cache::TextCache,
+};
+use crate::model::{Lifespan, Record, State, Subject, Transition, Tuple};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "csv",
@@ -15,10 +18,8 @@ pub(super) const FORMAT: FormatName = FormatName {
     content: Content::OneKind,
     for_sinks: true,
     source: Source::Records(|options| {
-        Box::new(Csv {
-            connections: options.connections,
-            cell: if options.escape_formulas { escaped } else { quoted },
-        })
+        let cell = if options.escape_formulas { escaped } else { quoted };
+        Box::new(Csv { connections: options.connections, cell, ..Csv::default() })
     }),
 };
 
@@ -28,11 +29,23 @@ pub struct Csv {
     connections: bool,
     /// Writes foreign text; the other cells are numbers, addresses and states.
     cell: fn(&str) -> String,
+    /// The cells of the owner, by the subject's number.
+    owners: TextCache<u64>,
+    /// The cells of the owner and of both ends, by both ends and the subject's number.
+    middles: TextCache<(Tuple, u64)>,
+    /// The cells of both states, by the states.
+    pairs: Vec<Option<Fragment<32>>>,
 }
 
 impl Default for Csv {
     fn default() -> Self {
-        Self { connections: false, cell: quoted }
+        Self {
+            connections: false,
+            cell: quoted,
+            owners: TextCache::new(64),
+            middles: TextCache::new(256),
+            pairs: vec![None; 1 << 10],
+        }
     }
 }
 
@@ -46,49 +59,105 @@ impl Format for Csv {
     }
 
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
-        // Writing to a vector does not fail.
-        let _ = match record {
+        match record {
             Record::Transition(transition) if !self.connections => self.transition(transition, out),
             // A reader of tcplife's columns takes each row for an end.
             Record::Connection(lifespan) if self.connections && lifespan.is_final => {
-                self.lifespan(lifespan, out)
+                self.lifespan(lifespan, out);
             }
-            _ => Ok(()),
-        };
+            _ => {}
+        }
     }
 }
 
 impl Csv {
-    fn transition(&self, transition: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
+    fn transition(&mut self, transition: &Transition, out: &mut Vec<u8>) {
         let Transition { conn, from, to, in_state, .. } = transition;
-        let ms = in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6)).unwrap_or_default();
-        writeln!(out, "{},{},{from},{to},{ms}", conn.id, self.connection(conn))
+        append(out, |line| {
+            line.text(&hex(conn.id.0));
+            line.text(b",");
+        });
+        let (owners, cell) = (&mut self.owners, self.cell);
+        let middle = self.middles.get(conn.id.0, (conn.tuple, conn.subject.id), |(tuple, id), out| {
+            out.extend_from_slice(owners.get(*id, *id, |_, out| owner(&conn.subject, cell, out)));
+            append(out, |line| ends(tuple, line));
+        });
+        out.extend_from_slice(middle);
+        append(out, |line| {
+            let pair = usize::from(from.number()) << 5 | usize::from(to.number());
+            match self.pairs.get_mut(pair) {
+                Some(known) => line.fragment(known.get_or_insert_with(|| states(*from, *to))),
+                None => line.fragment(&states(*from, *to)),
+            }
+            if let Some(in_state) = in_state {
+                milliseconds::<3>(in_state.ns, line);
+            }
+            line.text(b"\n");
+        });
     }
 
-    fn lifespan(&self, lifespan: &Lifespan, out: &mut Vec<u8>) -> std::io::Result<()> {
+    fn lifespan(&mut self, lifespan: &Lifespan, out: &mut Vec<u8>) {
         let Lifespan { conn, traffic, duration_ns, .. } = lifespan;
-        write!(out, "{},", self.connection(conn))?;
-        match traffic {
-            Some(traffic) => write!(out, "{},{}", traffic.bytes_sent / 1024, traffic.bytes_received / 1024)?,
-            None => out.extend_from_slice(b","),
-        }
-        writeln!(out, ",{:.2}", *duration_ns as f64 / 1e6)
+        let (cell, id) = (self.cell, conn.subject.id);
+        out.extend_from_slice(self.owners.get(id, id, |_, out| owner(&conn.subject, cell, out)));
+        append(out, |line| {
+            ends(&conn.tuple, line);
+            line.text(b",");
+            if let Some(traffic) = traffic {
+                line.number(traffic.bytes_sent / 1024);
+                line.text(b",");
+                line.number(traffic.bytes_received / 1024);
+            } else {
+                line.text(b",");
+            }
+            line.text(b",");
+            milliseconds::<2>(*duration_ns, line);
+            line.text(b"\n");
+        });
     }
+}
 
-    /// The owner and both ends.
-    fn connection(&self, conn: &Connection) -> impl Display {
-        let (tuple, owner) = (&conn.tuple, conn.subject.owner.as_ref());
-        let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
-        let comm = owner.map(|owner| (self.cell)(&owner.comm)).unwrap_or_default();
-        format!(
-            "{pid},{comm},{},{},{},{},{}",
-            if tuple.is_v4() { 4 } else { 6 },
-            tuple.local.canonical(),
-            tuple.local_port,
-            tuple.remote.canonical(),
-            tuple.remote_port,
-        )
+/// The process id and the name of the owner.
+fn owner(subject: &Subject, cell: fn(&str) -> String, out: &mut Vec<u8>) {
+    let owner = subject.owner.as_ref();
+    if let Some(owner) = owner {
+        append(out, |line| line.number(owner.pid().into()));
     }
+    out.push(b',');
+    out.extend(owner.into_iter().flat_map(|owner| cell(&owner.comm).into_bytes()));
+    out.push(b',');
+}
+
+fn ends(tuple: &Tuple, line: &mut Line<'_>) {
+    line.text(if tuple.is_v4() { b"4," } else { b"6," });
+    line.address(tuple.local.canonical());
+    line.text(b",");
+    line.number(tuple.local_port.into());
+    line.text(b",");
+    line.address(tuple.remote.canonical());
+    line.text(b",");
+    line.number(tuple.remote_port.into());
+}
+
+/// Both states, with the commas around them.
+fn states(from: State, to: State) -> Fragment<32> {
+    Fragment::new(format!(",{from},{to},").as_bytes())
+}
+
+/// Milliseconds with this number of decimals, as the standard library rounds them.
+fn milliseconds<const DECIMALS: usize>(ns: u64, line: &mut Line<'_>) {
+    /// The quotient of fewer nanoseconds is exact enough to be rounded as a whole number.
+    const EXACT_NS: u64 = 1 << 50;
+    let in_one = 10_u64.pow(DECIMALS as u32);
+    let unit_ns = 1_000_000 / in_one;
+    let (units, rest) = (ns / unit_ns, ns % unit_ns);
+    if ns >= EXACT_NS || rest == unit_ns / 2 {
+        return line.display(format_args!("{:.*}", DECIMALS, ns as f64 / 1e6));
+    }
+    let units = units + u64::from(rest > unit_ns / 2);
+    line.number(units / in_one);
+    line.text(b".");
+    line.bytes(&digits(units % in_one)[8 - DECIMALS..]);
 }
 
 fn escaped(text: &str) -> String {
@@ -124,7 +193,32 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn text(write: impl FnOnce(&mut Line<'_>)) -> String {
+        let mut out = Vec::new();
+        append(&mut out, write);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn halves_are_rounded_as_the_standard_library_does() {
+        for ns in [0, 499, 500, 501, 1500, 2500, 4999, 5000, 5001, 15_000, 999_999_500, u64::MAX] {
+            assert_eq!(text(|line| milliseconds::<3>(ns, line)), format!("{:.3}", ns as f64 / 1e6), "{ns}");
+            assert_eq!(text(|line| milliseconds::<2>(ns, line)), format!("{:.2}", ns as f64 / 1e6), "{ns}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn milliseconds_are_those_of_the_standard_library(ns: u64, bits in 0_u32..64) {
+            let ns = ns >> bits;
+            prop_assert_eq!(text(|line| milliseconds::<3>(ns, line)), format!("{:.3}", ns as f64 / 1e6));
+            prop_assert_eq!(text(|line| milliseconds::<2>(ns, line)), format!("{:.2}", ns as f64 / 1e6));
+        }
+    }
 
     #[test]
     fn a_name_stays_one_field_on_one_line() {

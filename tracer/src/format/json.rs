@@ -1,16 +1,20 @@
 //! NDJSON, schema `sockstate/1` (docs/events.md), as the types of `wire` write it. Only transitions and connections are
 //! written by hand, for speed; what repeats is kept ready: the two ends of a connection, and everything about its owner.
 
+mod community_ids;
 mod connection;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use community_ids::CommunityIds;
+use connection::{LifespanEnd, STEP};
 use serde::Serialize;
 
 use super::{
     Content, Format, FormatName,
     line::{Fragment, Line, append, hex},
     name::Source,
+    text_cache::TextCache,
     time::Times,
 };
 use crate::{
@@ -25,35 +29,6 @@ pub(super) const FORMAT: FormatName = FormatName {
     for_sinks: true,
     source: Source::Json,
 };
-
-/// Texts that were written before, each in the slot of its number; a newer text takes an older one's slot.
-struct TextCache<K> {
-    slots: Vec<(Option<K>, Vec<u8>)>,
-}
-
-impl<K: Clone + Eq> TextCache<K> {
-    fn new(slots: usize) -> Self {
-        Self { slots: vec![(None, Vec::new()); slots] }
-    }
-
-    /// The text of `key`. `make` is not called again for the same key, so it may only use what the key identifies.
-    fn get(&mut self, number: u64, key: K, make: impl FnOnce(&K, &mut Vec<u8>)) -> &[u8] {
-        let slot = number as usize % self.slots.len();
-        let (owner, text) = &mut self.slots[slot];
-        if owner.as_ref() != Some(&key) {
-            text.clear();
-            make(&key, text);
-            *owner = Some(key);
-        }
-        text
-    }
-
-    /// The text of `key`, if it was written before and is still kept.
-    fn known(&self, number: u64, key: &K) -> Option<&[u8]> {
-        let (owner, text) = &self.slots[number as usize % self.slots.len()];
-        (owner.as_ref() == Some(key)).then_some(text)
-    }
-}
 
 /// The values of a transition's line from `exact` to `errno`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,6 +102,8 @@ impl Stamp<'_> {
 /// The format.
 pub struct Json {
     times: Times,
+    /// The times at which connections began, which are in other seconds than their ends.
+    begin_times: Times,
     /// Both states, and the key of what follows them, by the states.
     pairs: Vec<Option<Fragment<112>>>,
     roles: [Fragment<32>; 4],
@@ -135,6 +112,10 @@ pub struct Json {
     /// By the subject's number: a number never gets another subject.
     subjects: TextCache<u64>,
     line_ends: TextCache<LineEnd>,
+    community_ids: CommunityIds,
+    /// The beginning of a step of a path, by its state.
+    steps: Vec<Option<Fragment<STEP>>>,
+    lifespan_ends: TextCache<LifespanEnd>,
     stamp: wire::Stamp<'static>,
     /// The keys of `stamp` as text, for the middle of a line.
     stamp_text: Vec<u8>,
@@ -149,6 +130,7 @@ impl Default for Json {
         };
         Self {
             times: Times::rfc3339(),
+            begin_times: Times::rfc3339(),
             pairs: vec![None; 1 << 10],
             roles: [
                 role(None),
@@ -159,6 +141,9 @@ impl Default for Json {
             middles: TextCache::new(256),
             subjects: TextCache::new(64),
             line_ends: TextCache::new(256),
+            community_ids: CommunityIds::default(),
+            steps: vec![None; 1 << 5],
+            lifespan_ends: TextCache::new(64),
             stamp: wire::Stamp::default(),
             stamp_text: Vec::new(),
         }
@@ -228,12 +213,12 @@ impl Json {
         if !conn.tuple.is_complete() {
             return self.last_middle(conn, out);
         }
-        let subjects = &mut self.subjects;
+        let (subjects, ids) = (&mut self.subjects, &mut self.community_ids);
         out.extend_from_slice(self.middles.get(
             conn.id.0,
             middle_key(conn),
             |(tuple, nat, peer, id), out| {
-                ends(tuple, nat.as_ref(), peer.as_deref(), out);
+                ends(tuple, nat.as_ref(), peer.as_deref(), ids, out);
                 out.extend_from_slice(subjects.get(*id, *id, |_, out| subject(&conn.subject, out)));
             },
         ));
@@ -245,7 +230,8 @@ impl Json {
         if let Some(text) = self.middles.known(conn.id.0, &middle_key(conn)) {
             return out.extend_from_slice(text);
         }
-        ends(&conn.tuple, conn.nat.as_deref(), conn.peer.as_deref(), out);
+        let (nat, peer) = (conn.nat.as_deref(), conn.peer.as_deref());
+        ends(&conn.tuple, nat, peer, &mut self.community_ids, out);
         out.extend_from_slice(self.subjects.get(id, id, |_, out| subject(&conn.subject, out)));
     }
 
@@ -348,14 +334,20 @@ fn error(errno: u16, out: &mut Vec<u8>) {
 }
 
 /// Both ends, the interface that the socket is bound to, the ends beyond translations, and the peer.
-fn ends(tuple: &Tuple, nat: Option<&Nat>, peer: Option<&ClusterPeer>, out: &mut Vec<u8>) {
+fn ends(
+    tuple: &Tuple,
+    nat: Option<&Nat>,
+    peer: Option<&ClusterPeer>,
+    ids: &mut CommunityIds,
+    out: &mut Vec<u8>,
+) {
     append(out, |line| {
         line.text(br#","network":{"transport":"tcp","type":"ipv"#);
         line.text(if tuple.is_v4() { b"4" } else { b"6" });
         line.text(br#"","community_id":"#);
         if tuple.is_complete() {
             line.text(b"\"");
-            line.text(&wire::community_id(tuple));
+            line.text(ids.get(tuple));
             line.text(b"\"");
         } else {
             line.text(b"null");
@@ -383,17 +375,7 @@ fn ends(tuple: &Tuple, nat: Option<&Nat>, peer: Option<&ClusterPeer>, out: &mut 
 
 /// Address and port, and the end of the object.
 fn end(address: IpAddr, port: u16, line: &mut Line<'_>) {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            line.number(a.into());
-            for octet in [b, c, d] {
-                line.text(b".");
-                line.number(octet.into());
-            }
-        }
-        IpAddr::V6(v6) => line.display(v6),
-    }
+    line.address(address);
     line.text(br#"","port":"#);
     if port == 0 {
         line.text(b"null");

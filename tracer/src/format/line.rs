@@ -1,17 +1,47 @@
 //! A line that is built from short fragments. Appending each of them to a vector would be a call of `memcpy`; here blocks
 //! of a constant length are copied, and the next fragment overwrites the bytes that are too many.
 
-use std::{fmt::Display, io::Write};
+use std::{fmt::Display, io::Write, net::IpAddr};
 
 /// Bytes of the buffer: enough for the short fragments of the longest line, and one more [`Fragment`].
 const CAPACITY: usize = 384;
 
+/// The decimal digits of each octet and a point, and their number.
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut all = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < all.len() {
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let first = if octet < 10 {
+            2
+        } else if octet < 100 {
+            1
+        } else {
+            0
+        };
+        let mut at = first;
+        while at < digits.len() {
+            all[octet].0[at - first] = b'0' + digits[at] as u8;
+            at += 1;
+        }
+        all[octet].1 = (digits.len() - first) as u8 + 1;
+        octet += 1;
+    }
+    all
+};
+
 /// Appends a line, or a part of one.
 #[inline]
 pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Line<'_>)) {
+    append_up_to::<CAPACITY>(out, write);
+}
+
+/// Appends a part of a line that has room for `N` bytes, with the block that its last fragment is copied as.
+#[inline]
+pub(super) fn append_up_to<const N: usize>(out: &mut Vec<u8>, write: impl FnOnce(&mut Line<'_>)) {
     let before = out.len();
-    out.resize(before + CAPACITY, 0);
-    if let Some(bytes) = out.last_chunk_mut::<CAPACITY>() {
+    out.resize(before + N, 0);
+    if let Some(bytes) = out.last_chunk_mut::<N>() {
         let mut line = Line { bytes, len: 0 };
         write(&mut line);
         let len = line.len;
@@ -21,7 +51,7 @@ pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Line<'_>)) {
 
 /// A line that is being written.
 pub(super) struct Line<'a> {
-    bytes: &'a mut [u8; CAPACITY],
+    bytes: &'a mut [u8],
     /// The length of the line so far; later bytes are overwritten.
     len: usize,
 }
@@ -51,6 +81,9 @@ impl Line<'_> {
     #[inline]
     pub(super) fn number(&mut self, value: u64) {
         const EIGHT: u64 = 100_000_000;
+        if value < 10 {
+            return self.text(&[b'0' + value as u8]);
+        }
         if value < EIGHT {
             return self.leading(value);
         }
@@ -71,6 +104,21 @@ impl Line<'_> {
         let zeros = ((digits & 0x0f0f_0f0f_0f0f_0f0f).trailing_zeros() / 8).min(7);
         self.text(&(digits >> (zeros * 8)).to_le_bytes());
         self.len -= zeros as usize;
+    }
+
+    pub(super) fn address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => {
+                for octet in v4.octets() {
+                    let (text, len) = OCTETS[usize::from(octet)];
+                    self.text(&text);
+                    self.len -= text.len() - usize::from(len);
+                }
+                // The point behind the last octet.
+                self.len -= 1;
+            }
+            IpAddr::V6(v6) => self.display(v6),
+        }
     }
 
     /// Bytes that do not fit are left out.
@@ -145,6 +193,20 @@ mod tests {
             });
             assert_eq!(out, format!("before {value}|{}", value - 1).as_bytes());
             value = value.saturating_mul(10);
+        }
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_standard_library() {
+        for octet in 0..=u8::MAX {
+            for address in [[octet, 0, 10, 200], [1, 99, 100, octet]].map(IpAddr::from) {
+                let mut out = Vec::new();
+                append(&mut out, |line| {
+                    line.address(address);
+                    line.text(b"|");
+                });
+                assert_eq!(out, format!("{address}|").as_bytes());
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod otlp;
 mod path;
 mod syslog;
 mod table;
+mod text_cache;
 mod time;
 
 pub use csv::Csv;
