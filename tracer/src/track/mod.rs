@@ -3,6 +3,7 @@
 
 mod age;
 mod cause;
+mod closed;
 mod conns;
 mod diagnosis;
 mod identity;

@@ -9,7 +9,7 @@ mod requests;
 mod timewaits;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     rc::Rc,
 };
 
@@ -17,6 +17,7 @@ pub use living::Living;
 
 use super::{
     cause,
+    closed::Closed,
     conns::{Conn, Conns, Since},
     identity::{Endpoints, complete, is_same, merge},
     kernel_tables::{Difference, KernelTables},
@@ -61,9 +62,6 @@ pub struct Visibility {
     pub reset_reasons: Vec<&'static str>,
 }
 
-/// How many sockets that went to CLOSE are remembered, to recognise second copies of that transition.
-const CLOSED: usize = 64;
-
 /// The connection table. Each event goes to the method for its kind; the objects below keep what is known.
 pub struct Table {
     conns: Conns,
@@ -75,8 +73,7 @@ pub struct Table {
     /// `None` unless a stream has records of whole connections.
     lifespans: Option<Lifespans>,
     visibility: Visibility,
-    /// Sockets that went to CLOSE, each with the state before.
-    closed: VecDeque<(u64, State)>,
+    closed: Closed,
     last_id: u64,
     offset_ns: i64,
     illegal: u64,
@@ -100,7 +97,7 @@ impl Table {
             watchdog: Watchdog::new(None),
             lifespans: None,
             visibility,
-            closed: VecDeque::with_capacity(CLOSED),
+            closed: Closed::default(),
             last_id: u64::from(instance) << 40,
             offset_ns,
             illegal: 0,
@@ -373,15 +370,8 @@ impl Table {
     fn is_copy(&self, sk: u64, from: State, to: State) -> bool {
         match self.conns.find(sk) {
             Some(at) => self.conns.get(at).state == to && to != State::Close,
-            None => to == State::Close && self.closed.contains(&(sk, from)),
+            None => to == State::Close && self.closed.came_from(sk, from),
         }
-    }
-
-    fn remember_closed(&mut self, sk: u64, from: State) {
-        if self.closed.len() == CLOSED {
-            self.closed.pop_front();
-        }
-        self.closed.push_back((sk, from));
     }
 
     fn report(&mut self, record: Record) {
@@ -465,7 +455,7 @@ impl Table {
         if let Some(at) = self.conns.find(sk) {
             self.report_lost_end(at, time_ns);
         }
-        self.closed.retain(|&(closed, _)| closed != sk);
+        self.closed.forget(sk);
     }
 
     /// Another kernel object, at the address `sk`, continues the connection at `at`.

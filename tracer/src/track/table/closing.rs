@@ -35,7 +35,7 @@ impl Table {
         let details = Details { from: Some(from), cause, errno: why.errno, exact: !hidden, mini: false };
         let mut transition = self.change_state(at, State::Close, event.time_ns, details);
         self.remove(at);
-        self.remember_closed(event.sk, from);
+        self.closed.note(event.sk, from);
         let closed = closed_as.unwrap_or_default();
         if let Some(sent) = resets.sent.filter(|_| why.cause == Some(Cause::ResetSent)) {
             transition.reset_why = reset_why(from, false, true, sent, closed, &self.visibility.reset_reasons);

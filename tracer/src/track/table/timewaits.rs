@@ -50,7 +50,7 @@ impl Table {
             // All earlier records of the connection were lost.
             self.correct(at, None, timewait.state, event.time_ns);
         }
-        self.remember_closed(event.sk, from);
+        self.closed.note(event.sk, from);
         self.rekey(at, timewait.sk);
         self.conns.get_mut(at).mini = true;
         self.watchdog.watch_again(&mut self.conns, at);
