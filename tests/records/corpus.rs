@@ -156,7 +156,7 @@ fn transitions() -> Vec<Transition> {
             cause: Some(Cause::ResetSent),
             reset_why: Some("unread_data"),
             errno: 104,
-            traffic: Some(Box::new(traffic())),
+            traffic: Some(Rc::new(traffic())),
             ..transition(server(), State::Established, State::Close)
         },
         Transition { exact: false, ..transition(request, State::Listen, State::NewSynRecv) },
@@ -378,7 +378,7 @@ fn lifespans() -> [Lifespan; 4] {
         errno: 0,
         exact: true,
         incomplete: false,
-        traffic: Some(Box::new(traffic())),
+        traffic: Some(Rc::new(traffic())),
     };
     let reset = Lifespan {
         conn: server(),
@@ -448,7 +448,7 @@ pub(crate) fn records() -> Vec<Record> {
         state: State::CloseWait,
         to: State::LastAck,
         age: InState { ns: 77, at_least: true },
-        traffic: Some(Box::new(traffic())),
+        traffic: Some(Rc::new(traffic())),
     };
     let mut records = ends().to_vec();
     records.extend(transitions().into_iter().map(Record::Transition));

@@ -233,7 +233,7 @@ fn transition(text: BoxedStrategy<String>) -> BoxedStrategy<Transition> {
             let ends =
                 (any::<i64>(), conn(text.clone(), mini), state(mini), state(mini), option::of(in_state()));
             let causes = (option::of(select(&Cause::ALL[..])), option::of(select(&REASONS[..])), errno());
-            let traffic = option::of(traffic().prop_map(Box::new));
+            let traffic = option::of(traffic().prop_map(Rc::new));
             (ends, any::<(bool, bool)>(), causes, traffic).prop_map(
                 |((time_ns, conn, from, to, in_state), (exact, illegal), causes, traffic)| {
                     let (cause, reset_why, errno) = causes;
@@ -261,7 +261,7 @@ fn lifespan(text: BoxedStrategy<String>) -> impl Strategy<Value = Lifespan> {
     let times = (any::<i64>(), any::<i64>(), any::<u64>());
     let ends = (times, conn(text, false), proptest::collection::vec(step, 0..9));
     let causes = (option::of(select(&Cause::ALL[..])), option::of(select(&REASONS[..])), errno());
-    let traffic = option::of(traffic().prop_map(Box::new));
+    let traffic = option::of(traffic().prop_map(Rc::new));
     (ends, any::<(bool, bool, bool, bool)>(), causes, traffic).prop_map(
         |(
             (times, conn, path),
@@ -301,7 +301,7 @@ fn of_sockets(text: BoxedStrategy<String>) -> impl Strategy<Value = Record> {
         })),
         (socket(text.clone()), option::of(state(false)))
             .prop_map(|((time_ns, conn, state), was)| Record::Resync(Resync { time_ns, conn, was, state })),
-        (socket(text.clone()), state(false), in_state(), option::of(traffic().prop_map(Box::new))).prop_map(
+        (socket(text.clone()), state(false), in_state(), option::of(traffic().prop_map(Rc::new))).prop_map(
             |((time_ns, conn, state), to, age, traffic)| {
                 Record::Resolved(Resolved { time_ns, conn, state, to, age, traffic })
             }

@@ -1,6 +1,6 @@
 //! Decodes records of the ring and of the iterators into [`Event`]s. No unsafe, and no panic for any input.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, rc::Rc};
 
 use sockstate_abi::abi::{
     AF_INET, AF_INET6, Counters, Head, PYTHON_FRAMES, closed, end, flag, kind, opened, process, sent,
@@ -43,6 +43,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     fn take<const N: usize>(&mut self, part: &'static str) -> Result<[u8; N], DecodeError> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
             return Err(DecodeError::Short { len: self.len, part });
@@ -139,6 +140,7 @@ fn has_ended(what: u8) -> Result<bool, DecodeError> {
 }
 
 /// The addresses of both ends.
+#[inline]
 fn addresses(reader: &mut Reader<'_>, flags: u8) -> Result<(Address, Address), DecodeError> {
     if flags & flag::V6 != 0 {
         let read = |reader: &mut Reader<'_>| reader.take::<16>("addresses").map(Address::from_v6);
@@ -197,7 +199,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             listener: linked,
             maybe_copy: flags & flag::COMPANION != 0,
             closed_as: (known && new == State::Close).then(|| closed_as(extra)),
-            traffic: counters.map(|counters| Box::new(traffic(counters, extra & closed::FIN_RECEIVED != 0))),
+            traffic: counters.map(|counters| Rc::new(traffic(counters, extra & closed::FIN_RECEIVED != 0))),
         },
         kind::MINI => EventKind::Mini { state: new, from: linked, again: flags & flag::AGAIN != 0 },
         kind::MINI_END => EventKind::MiniEnd(mini_end(extra)?),

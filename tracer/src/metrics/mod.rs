@@ -72,6 +72,8 @@ pub struct SinkNumbers {
 mod tests {
     use serde_json::{Value, json};
 
+    use std::rc::Rc;
+
     use super::*;
     use crate::model::{
         Cause, Connection, InState, LabelledCounts, Lifespan, MetricLabel, Role, State, Traffic, Transition,
@@ -110,7 +112,7 @@ mod tests {
             transition.conn.role = role;
             transition.cause = cause;
             transition.traffic =
-                retransmits.map(|retransmits| Box::new(Traffic { retransmits, ..Traffic::default() }));
+                retransmits.map(|retransmits| Rc::new(Traffic { retransmits, ..Traffic::default() }));
             counts.transition(&transition);
         };
         let (client, server) = (Some(Role::Client), Some(Role::Server));

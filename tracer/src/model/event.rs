@@ -1,5 +1,7 @@
 //! Decoded events of the kernel programs.
 
+use std::rc::Rc;
+
 use super::{Opening, State, Tuple};
 
 /// The process that acted, as the kernel knew it at that moment.
@@ -127,7 +129,7 @@ pub enum EventKind {
         /// Flags of the socket, for a transition to CLOSE; `None` where they could not be read.
         closed_as: Option<ClosedAs>,
         /// What the socket has transferred, for a transition to CLOSE; `None` where that is not known.
-        traffic: Option<Box<Traffic>>,
+        traffic: Option<Rc<Traffic>>,
     },
     /// A mini-socket was created, or its timer was set again, perhaps in another state.
     Mini {

@@ -1,5 +1,7 @@
 //! The record of a whole connection, which replaces its transitions for readers that want one record a connection.
 
+use std::rc::Rc;
+
 use super::{Cause, Connection, State, Traffic};
 
 /// The side that sent the first FIN.
@@ -74,7 +76,7 @@ pub struct Lifespan {
     pub exact: bool,
     /// Something of the connection was lost: `path` may lack states, and `time_ns` may be later than the end.
     pub incomplete: bool,
-    pub traffic: Option<Box<Traffic>>,
+    pub traffic: Option<Rc<Traffic>>,
 }
 
 impl Lifespan {

@@ -183,7 +183,7 @@ pub struct Transition {
     /// Errno on the socket, 0 for none.
     pub errno: u16,
     /// What the connection has transferred, where this transition ends it or begins its TIME_WAIT.
-    pub traffic: Option<Box<Traffic>>,
+    pub traffic: Option<Rc<Traffic>>,
 }
 
 #[cfg(test)]
@@ -260,7 +260,7 @@ pub struct Resolved {
     /// How long the connection was in `state`.
     pub age: InState,
     /// What the connection has transferred, where it ended, or TIME_WAIT began.
-    pub traffic: Option<Box<Traffic>>,
+    pub traffic: Option<Rc<Traffic>>,
 }
 
 /// A count of the transitions between two states, for one service and one peer, in a window of time; or of the connections that

@@ -51,6 +51,7 @@ const TABLE: [(u8, State, &str, &[&str]); 12] = [
 
 impl State {
     /// The state of a kernel number.
+    #[inline]
     #[must_use]
     pub fn from_number(number: u8) -> Self {
         match number {
@@ -71,6 +72,7 @@ impl State {
     }
 
     /// The kernel's number.
+    #[inline]
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {

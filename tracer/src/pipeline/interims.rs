@@ -1,7 +1,7 @@
 //! Records about connections that go on (`interim`). In each interval a connection has one moment, which a hash of its id
 //! chooses, so that thousands of connections that began together are not reported together.
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{collections::BTreeSet, io, rc::Rc, time::Duration};
 
 use super::{Pipeline, monotonic_ns};
 use crate::{
@@ -158,7 +158,7 @@ impl Pipeline {
 
     fn report_interim(&mut self, mut living: Living, counters: Counters, every: Duration) {
         if let Counters::Of(traffic) = counters {
-            living.lifespan.traffic = Some(Box::new(traffic));
+            living.lifespan.traffic = Some(Rc::new(traffic));
         }
         let Self { router, streams, .. } = self;
         let record = Record::Connection(Box::new(living.lifespan));

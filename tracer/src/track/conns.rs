@@ -44,7 +44,7 @@ pub(super) struct Conn {
     /// The watchdog's bucket that holds the socket, 0 for none.
     pub(super) watched: u32,
     /// What the full socket had transferred, once it is gone; until a record has it.
-    pub(super) traffic: Option<Box<Traffic>>,
+    pub(super) traffic: Option<Rc<Traffic>>,
 }
 
 /// How far a time can be trusted.

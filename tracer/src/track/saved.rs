@@ -201,7 +201,7 @@ impl SavedConn {
             mini: self.mini,
             stuck: self.stuck,
             remind_ns: self.remind_ns,
-            traffic: self.traffic.map(Box::new),
+            traffic: self.traffic.map(Rc::new),
             ..Conn::new(self.sk, ConnId(self.id), subject, tuple, State::from_number(self.state))
         }
     }

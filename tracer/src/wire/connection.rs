@@ -1,6 +1,6 @@
 //! The lines about a connection in one state: `snapshot`, `resync`, `stuck`, `resolved`.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -318,7 +318,7 @@ impl<'a> Resolved<'a> {
             state: self.socket.state()?,
             to: State::named(&self.to, false, self.to_number)?,
             age: InState { ns: self.age_ns?, at_least: self.age_at_least },
-            traffic: self.traffic.as_ref().map(|traffic| Box::new(traffic.record())),
+            traffic: self.traffic.as_ref().map(|traffic| Rc::new(traffic.record())),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The line about a whole connection: `connection`.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -174,7 +176,7 @@ impl<'a> Lifespan<'a> {
             errno: self.errno.as_deref().and_then(errno::number).unwrap_or(0),
             exact: self.exact,
             incomplete: self.incomplete,
-            traffic: self.traffic.as_ref().map(|traffic| Box::new(traffic.record())),
+            traffic: self.traffic.as_ref().map(|traffic| Rc::new(traffic.record())),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The lines about changes of state: `transition`, and `aggregate`, which counts transitions.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
 #[cfg(feature = "schema")]
@@ -146,7 +148,7 @@ impl<'a> Transition<'a> {
             cause: self.cause.as_deref().and_then(named),
             reset_why: self.reset_why.as_deref().map(|why| texts.keep(why).unwrap_or("unknown")),
             errno: self.errno.as_deref().and_then(errno::number).unwrap_or(0),
-            traffic: self.traffic.as_ref().map(|traffic| Box::new(traffic.record())),
+            traffic: self.traffic.as_ref().map(|traffic| Rc::new(traffic.record())),
         })
     }
 }
