@@ -51,7 +51,9 @@ impl Pipeline {
                 if is_hidden {
                     table.dismiss(event.sk);
                 }
-                if let (Some(hunter), Some(conn)) = (&mut *hunter, table.conn(event.sk)) {
+                if let Some(hunter) = &mut *hunter
+                    && let Some(conn) = table.conn(event.sk)
+                {
                     hunter.existed(conn, event.time_ns);
                 }
                 seen_ns = event.time_ns;
