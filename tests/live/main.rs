@@ -80,6 +80,7 @@ mod user_space_stacks;
 mod viewers;
 mod visibility;
 mod watchdog;
+mod windows;
 mod workloads;
 
 use std::{
@@ -172,6 +173,7 @@ fn tests() -> Vec<Test> {
         holders::tests(),
         visibility::tests(),
         watchdog::tests(),
+        windows::tests(),
         hunt::tests(),
         hunt_truth::tests(),
         python::tests(),

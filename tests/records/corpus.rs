@@ -7,7 +7,7 @@ use sockstate::model::{
     Holder, InState, Lifespan, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
     OwnerSource, PathStep, Pod, PodWorkload, Process, Reason, Record, Resolved, Resync, Role, Served,
     Snapshot, SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind,
-    Traffic, Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
+    Traffic, Transferred, Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -319,6 +319,7 @@ fn aggregates() -> Vec<Aggregate> {
         other: false,
         count: 12,
         dwell,
+        transferred: None,
     };
     let other = Aggregate {
         comm: None,
@@ -337,9 +338,16 @@ fn aggregates() -> Vec<Aggregate> {
         to: State::Close,
         of_connections: true,
         cause: Some(Cause::Refused),
+        transferred: Some(Transferred { bytes_sent: 0, bytes_received: 0, retransmits: 24 }),
         ..other.clone()
     };
-    vec![full, other, attempts]
+    let ended = Aggregate {
+        from: State::LastAck,
+        to: State::Close,
+        transferred: Some(Transferred { bytes_sent: u64::MAX, bytes_received: 4096, retransmits: 3 }),
+        ..full.clone()
+    };
+    vec![full, other, attempts, ended]
 }
 
 fn traffic() -> Traffic {

@@ -43,7 +43,7 @@ pub use python::{PythonFrame, PythonLayout, PythonStack};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, Connection, InState, Lost, LostPlace, Record, Resolved, Resync, Role, Snapshot,
-    SocketCounts, Start, Stop, Stuck, Transition,
+    SocketCounts, Start, Stop, Stuck, Transferred, Transition,
 };
 pub use record_kind::{RecordKind, RecordKinds};
 pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};

@@ -294,6 +294,34 @@ pub struct Aggregate {
     pub count: u64,
     /// The times in `from`.
     pub dwell: Dwell,
+    /// The sums of the connections that ended so; `None` if the counters of none of them are known.
+    pub transferred: Option<Transferred>,
+}
+
+impl Aggregate {
+    /// The times of the handshakes that ended so; `None` if these are no handshakes.
+    #[must_use]
+    pub fn handshakes(&self) -> Option<&Dwell> {
+        let is_handshake = matches!(self.from, State::SynSent | State::SynRecv | State::NewSynRecv);
+        Some(&self.dwell).filter(|_| is_handshake && self.to == State::Established)
+    }
+}
+
+/// What several connections have transferred together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Segments that were sent again.
+    pub retransmits: u64,
+}
+
+impl Transferred {
+    pub fn add(&mut self, traffic: &Traffic) {
+        self.bytes_sent = self.bytes_sent.saturating_add(traffic.bytes_sent);
+        self.bytes_received = self.bytes_received.saturating_add(traffic.bytes_received);
+        self.retransmits = self.retransmits.saturating_add(traffic.retransmits.into());
+    }
 }
 
 /// Where records were lost (`lost.place`).

@@ -5,7 +5,8 @@ use std::{collections::HashMap, rc::Rc};
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Aggregate, Cause, Connection, Dwell, InState, Lifespan, Role, State, Subject, Transition,
+    Address, Aggregate, Cause, Connection, Dwell, InState, Lifespan, Role, State, Subject, Traffic,
+    Transferred, Transition,
 };
 
 /// The key of a row: transitions with the same key are counted together. A service is a program at one port: its own port
@@ -45,17 +46,20 @@ impl Key {
 }
 
 /// What is counted of a connection.
-struct Change {
+struct Change<'a> {
     from: State,
     to: State,
     in_state: Option<InState>,
     cause: Option<Cause>,
+    /// Only of the change that ends the connection, or begins its TIME_WAIT: so no byte counts twice.
+    traffic: Option<&'a Traffic>,
 }
 
 #[derive(Default)]
 struct Counted {
     count: u64,
     dwell: Dwell,
+    transferred: Option<Transferred>,
     /// The subject of the latest transition: the names of a container may become known within the window.
     subject: Option<Rc<Subject>>,
 }
@@ -95,7 +99,9 @@ impl Windows {
         let (from, to) = lifespan.last_change();
         let ns = lifespan.path.last().and_then(|step| step.ns);
         let in_state = ns.map(|ns| InState { ns, at_least: false });
-        let change = Change { from: from.unwrap_or(State::Close), to, in_state, cause: lifespan.cause };
+        let from = from.unwrap_or(State::Close);
+        let traffic = lifespan.traffic.as_deref();
+        let change = Change { from, to, in_state, cause: lifespan.cause, traffic };
         self.count_change(&lifespan.conn, change, (wall_ns, monotonic_ns));
     }
 
@@ -103,12 +109,13 @@ impl Windows {
     /// sets this clock meanwhile.
     pub(super) fn add(&mut self, transition: &Transition, wall_ns: i64, monotonic_ns: u64) {
         let Transition { from, to, in_state, .. } = *transition;
-        let change = Change { from, to, in_state, cause: None };
+        let traffic = transition.traffic.as_deref();
+        let change = Change { from, to, in_state, cause: None, traffic };
         self.count_change(&transition.conn, change, (wall_ns, monotonic_ns));
     }
 
-    fn count_change(&mut self, conn: &Connection, change: Change, (wall_ns, monotonic_ns): (i64, u64)) {
-        let Change { from, to, in_state, cause } = change;
+    fn count_change(&mut self, conn: &Connection, change: Change<'_>, (wall_ns, monotonic_ns): (i64, u64)) {
+        let Change { from, to, in_state, cause, traffic } = change;
         let length_ns = self.length_ns;
         self.end.get_or_insert_with(|| {
             let end_ns = (wall_ns.div_euclid(length_ns) + 1) * length_ns;
@@ -150,6 +157,9 @@ impl Windows {
         if let Some(in_state) = in_state {
             counted.dwell.add(in_state);
         }
+        if let Some(traffic) = traffic {
+            counted.transferred.get_or_insert_default().add(traffic);
+        }
     }
 
     /// Transitions in the open window.
@@ -183,6 +193,7 @@ impl Windows {
             other: key.other,
             count: counted.count,
             dwell: counted.dwell,
+            transferred: counted.transferred,
         };
         let mut aggregates: Vec<Aggregate> = self.counted.drain().map(aggregate).collect();
         aggregates.sort_by_key(|row| std::cmp::Reverse(row.count));
@@ -313,5 +324,38 @@ mod tests {
         assert_eq!(aggregates.iter().map(|row| row.count).sum::<u64>(), 6);
         assert_eq!(aggregates[0].dwell.counts[1], 2);
         assert!(windows.close().is_empty());
+    }
+
+    /// Half of the peers have no rows of their own, and their bytes are not lost.
+    #[test]
+    fn a_row_has_the_sums_of_the_connections_that_ended() {
+        let ended = |peer: u8, retransmits: u32| Transition {
+            to: State::TimeWait,
+            from: State::FinWait2,
+            traffic: Some(Rc::new(Traffic {
+                bytes_sent: 1000 + u64::from(peer),
+                bytes_received: 3,
+                retransmits,
+                ..Traffic::default()
+            })),
+            ..transition(peer, 1)
+        };
+        let mut windows = Windows::new(10, 2);
+        for peer in 1..=4 {
+            windows.add(&transition(peer, 1), 25, 1_000);
+            windows.add(&ended(peer, u32::MAX), 25, 1_000);
+            windows.add(&Transition { traffic: None, ..ended(peer, 0) }, 25, 1_000);
+        }
+        let rows = windows.close();
+        let ends = rows.iter().filter(|row| row.to == State::TimeWait);
+        let sums = ends.filter_map(|row| row.transferred).fold((0, 0, 0), |sums, row| {
+            (sums.0 + row.bytes_sent, sums.1 + row.bytes_received, sums.2 + row.retransmits)
+        });
+        assert_eq!(sums, (4 * 1000 + 1 + 2 + 3 + 4, 12, 4 * u64::from(u32::MAX)));
+        assert!(rows.iter().all(|row| (row.to == State::TimeWait) == row.transferred.is_some()));
+        assert!(rows.iter().all(|row| row.handshakes().is_none()), "none of them is a handshake");
+        windows.add(&ended(1, 7), 40, 2_000);
+        let next = windows.close()[0].transferred;
+        assert_eq!(next, Some(Transferred { bytes_sent: 1001, bytes_received: 3, retransmits: 7 }));
     }
 }

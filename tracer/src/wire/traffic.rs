@@ -27,6 +27,12 @@ pub struct Bytes {
     pub received: u64,
 }
 
+impl Bytes {
+    pub(super) fn of_several(transferred: &model::Transferred) -> Self {
+        Self { sent: transferred.bytes_sent, received: transferred.bytes_received }
+    }
+}
+
 /// Segments, those without data included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

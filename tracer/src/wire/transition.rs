@@ -320,6 +320,17 @@ pub struct Aggregate<'a> {
     pub count: u64,
     /// The times in `from` that are not lower bounds.
     pub in_state: Dwell,
+    /// The times of the handshakes: only in records from `SYN_SENT` or `SYN_RECV` to `ESTABLISHED`, and the same as
+    /// `in_state` there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Dwell>,
+    /// What the connections that ended by these transitions have transferred; absent if none ended, or if their counters
+    /// are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Bytes>,
+    /// The segments of these connections that this host sent again; absent with `bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retransmits: Option<u64>,
     /// The other side; null if the record counts several peers.
     pub peer: Option<Peer<'a>>,
     /// The port of the service; null if the record counts several peers or services.
@@ -367,6 +378,9 @@ impl<'a> Aggregate<'a> {
             comm: aggregate.comm.as_deref().map(Text::from),
             count: aggregate.count,
             in_state: Dwell::of(&aggregate.dwell),
+            handshake: aggregate.handshakes().map(Dwell::of),
+            bytes: aggregate.transferred.as_ref().map(Bytes::of_several),
+            retransmits: aggregate.transferred.map(|transferred| transferred.retransmits),
             peer: aggregate.peer.map(|peer| Peer { address: peer.canonical().to_string().into() }),
             port: (aggregate.port != 0).then_some(aggregate.port),
             role: aggregate.role.map(|role| role.name().into()),
