@@ -17,6 +17,8 @@ use sockstate::{
 use testkit::golden;
 
 const RECORDING: &str = "fixtures/recordings/sockstate-1.ndjson";
+/// Recorded with `--records connections`.
+const CONNECTIONS: &str = "fixtures/recordings/connections-1.ndjson";
 
 fn sockstate(args: &[&str]) -> Output {
     let mut sockstate = Command::new(env!("CARGO_BIN_EXE_sockstate"));
@@ -63,6 +65,12 @@ fn outputs_are_as_they_were_looked_at() {
         ("timeline.svg", &["timeline", RECORDING, "--format", "svg"]),
         ("timeline.html", &["timeline", RECORDING, "--format", "html"]),
         ("report.html", &["report", RECORDING]),
+        ("report-connections.html", &["report", CONNECTIONS]),
+        ("timeline-connections.txt", &["timeline", CONNECTIONS, "--conn", "dd3278000000001f"]),
+        (
+            "timeline-connections.svg",
+            &["timeline", CONNECTIONS, "--conn", "dd3278000000001f", "--format", "svg"],
+        ),
         ("replay.txt", &["replay", RECORDING, "--format", "table"]),
         ("replay.csv", &["replay", RECORDING, "--format", "csv"]),
         ("stuck.txt", &["stuck", "--from", RECORDING, "--format", "table"]),
@@ -70,6 +78,48 @@ fn outputs_are_as_they_were_looked_at() {
     ] {
         golden::check(name, &said(args));
     }
+}
+
+/// The sums of the records, from their text, are those of the report.
+#[test]
+fn a_report_of_connections_has_their_sums() {
+    let text = fs::read_to_string(golden::file(CONNECTIONS)).expect("recording");
+    let records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let ends: Vec<_> = records.filter(|record| record["kind"] == "connection").collect();
+    let page = said(&["report", CONNECTIONS]);
+    let section = |title: &str| {
+        let rest = page.split(&format!("<h2>{title}</h2>")).nth(1).unwrap_or_else(|| panic!("no {title}"));
+        rest.split("</section>").next().expect("its end").to_owned()
+    };
+    let redis = ends.iter().filter(|end| end["remote"]["port"] == 6379);
+    let sum = |pointer: &str| -> u64 {
+        redis.clone().filter_map(|end| end.pointer(pointer).and_then(serde_json::Value::as_u64)).sum()
+    };
+    let row = |title: &str| {
+        let section = section(title);
+        let row = section.lines().find(|line| line.contains("connects to 127.0.0.1:6379"));
+        row.unwrap_or_else(|| panic!("no row in {title}: {section}")).to_owned()
+    };
+    let (bytes, again, handshakes) = (row("Bytes"), row("Retransmits"), row("Handshakes"));
+    let (sent, received) = (sum("/bytes/sent"), sum("/bytes/received"));
+    assert_eq!(sent, 3_100, "what the clients sent");
+    for count in [redis.clone().count() as u64, sent, received] {
+        assert!(bytes.contains(&format!(" data-v=\"{count}\"")), "{count}: {bytes}");
+    }
+    assert!(sum("/retransmits") >= 2, "both sides lost something");
+    for count in [sum("/segments/sent"), sum("/retransmits")] {
+        assert!(again.contains(&format!(" data-v=\"{count}\"")), "{count}: {again}");
+    }
+    let longest = redis.clone().filter_map(|end| end["handshake_ns"].as_u64()).max().expect("a handshake");
+    assert!(handshakes.contains(&format!(" data-v=\"{longest}\"")), "{longest}: {handshakes}");
+    assert!(
+        section("Handshakes").contains("as the server") && section("Handshakes").matches("<svg").count() == 2
+    );
+    // Services without a retransmit are left out, and a recording without counters has no such tables.
+    assert!(section("Bytes").contains(":8080") && !section("Retransmits").contains(":8080"));
+    let without = said(&["report", RECORDING]);
+    assert!(!without.contains("<h2>Bytes</h2>") && !without.contains("<h2>Retransmits</h2>"));
+    assert!(without.contains("<h2>Handshakes</h2>"), "transitions have the times of handshakes");
 }
 
 /// A sink converts the lines of a recording in the same way as `replay`.

@@ -29,11 +29,13 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const RECORDING: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/recordings/sockstate-1.ndjson");
+const CONNECTIONS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/recordings/connections-1.ndjson");
 const LAYOUT: &str = include_str!("../programs/layout.js");
 
-/// The recording with forty connections for each of its own, half of them with long names and addresses.
-fn crowded(directory: &Path) -> PathBuf {
-    let text = fs::read_to_string(RECORDING).expect("recording");
+/// A recording with forty connections for each of its own, half of them with long names and addresses.
+fn crowded(recording: &str, directory: &Path) -> PathBuf {
+    let text = fs::read_to_string(recording).expect("recording");
     let mut out = String::new();
     for line in text.lines() {
         let record: Value = serde_json::from_str(line).expect("JSON");
@@ -52,11 +54,20 @@ fn crowded(directory: &Path) -> PathBuf {
                 record["network"]["type"] = json!("ipv6");
                 record["owner"]["comm"] = json!("a-long-<name>&1");
                 record["owner"]["pid"] = json!(4_194_000);
+                if record.get("bytes").is_some() {
+                    // Each has a peer of its own, and the largest numbers.
+                    record["remote"]["address"] =
+                        json!(format!("2001:db8:1234:5678:9abc:def0:1234:{copy:x}"));
+                    record["bytes"] = json!({"sent": u64::MAX / 64, "received": u64::MAX / 64});
+                    record["segments"] = json!({"sent": u32::MAX, "received": u32::MAX});
+                    record["retransmits"] = json!(u32::MAX / 3);
+                }
             }
             writeln!(out, "{record}").expect("a string");
         }
     }
-    let path = directory.join("crowded-with-a-long-name-that-has-no-spaces-at-all.ndjson");
+    let name = Path::new(recording).file_stem().expect("a name").display();
+    let path = directory.join(format!("{name}-with-a-long-name-that-has-no-spaces-at-all.ndjson"));
     fs::write(&path, out).expect("write");
     path
 }
@@ -147,8 +158,9 @@ fn page(args: &[&str]) -> String {
 fn layout() {
     let Some(_) = tools::find("chromium", "chromium") else { return };
     let directory = tempfile::tempdir().expect("directory");
-    let crowded = crowded(directory.path());
-    let crowded = crowded.to_str().expect("UTF-8");
+    let [crowded, numbers] = [RECORDING, CONNECTIONS].map(|recording| crowded(recording, directory.path()));
+    let (crowded, numbers) = (crowded.to_str().expect("UTF-8"), numbers.to_str().expect("UTF-8"));
+    let one = ["--conn", "dd3278000000001f", "--format"];
     let mut failures = String::new();
     let mut pages = Vec::new();
     for (args, least) in [
@@ -161,6 +173,10 @@ fn layout() {
         (&["timeline", crowded, "--format", "html", "--most", "50"], 100),
         (&["report", RECORDING], 150),
         (&["report", crowded], 300),
+        (&["report", CONNECTIONS], 200),
+        (&["report", numbers], 400),
+        (&[&["timeline", CONNECTIONS][..], &one, &["svg"]].concat(), 20),
+        (&[&["timeline", CONNECTIONS][..], &one, &["html"]].concat(), 15),
     ] {
         pages.push((args.join(" "), page(args), least));
     }

@@ -43,6 +43,13 @@ fn a_story_is_the_same_from_connections() {
         both.record(&record);
         if let Some(connection) = lifespans.note(&record) {
             connections.record(&connection);
+            if let Record::Connection(lifespan) = &connection {
+                let histories = [&transitions, &connections].map(|story| &story.histories[&lifespan.conn.id]);
+                for history in histories {
+                    assert_eq!(history.handshake_ns(), lifespan.handshake_ns(), "{lifespan:?}");
+                    assert_eq!(history.traffic, lifespan.traffic);
+                }
+            }
             both.record(&connection);
             ended.extend(connection.conn().map(|conn| conn.id.0));
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use super::{ConnHistory, Step, Story};
-use crate::model::{ConnId, Holder, Process, Stuck, Subject};
+use crate::model::{ConnId, Holder, Process, Stuck, Subject, Traffic};
 
 /// The limit and the approximate use.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ impl Default for MemoryLimit {
 
 /// Approximate sizes of a step and a connection: up to half of a hash table or a vector may be unused.
 const STEP: usize = 2 * size_of::<Step>();
-const HISTORY: usize = 2 * size_of::<(ConnId, ConnHistory)>();
+const HISTORY: usize = 2 * size_of::<(ConnId, ConnHistory)>() + size_of::<Traffic>();
 
 impl MemoryLimit {
     pub(super) fn of(most: usize) -> Self {

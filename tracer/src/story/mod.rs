@@ -14,7 +14,7 @@ pub use times::Times;
 
 use crate::model::{
     Cause, ConnId, Connection, InState, LostPlace, Record, Resync, Role, Snapshot, State, Stuck, Subject,
-    Transition, Tuple,
+    Traffic, Transition, Tuple,
 };
 
 /// A pair of state names: before and after a transition.
@@ -58,6 +58,8 @@ pub struct ConnHistory {
     /// The last `stuck` record; `None` if there was none.
     pub stuck: Option<Box<Stuck>>,
     pub is_stuck: bool,
+    /// What it has transferred, as far as a record says so: those of its end do.
+    pub traffic: Option<Rc<Traffic>>,
 }
 
 impl ConnHistory {
@@ -75,6 +77,16 @@ impl ConnHistory {
             (None, Some(step)) => step.time_ns,
             (None, None) => self.since_ns,
         }
+    }
+
+    /// From the first SYN to ESTABLISHED, ns; `None` for a connection that was not established, or whose beginning is not known.
+    #[must_use]
+    pub fn handshake_ns(&self) -> Option<u64> {
+        let at = self.steps.iter().position(|step| step.to == State::Established)?;
+        // The first step begins the connection, so there is no time before it.
+        let steps = self.steps.get(1..=at).filter(|steps| self.found.is_none() && !steps.is_empty())?;
+        let exact = |step: &Step| step.in_state.filter(|time| !time.at_least);
+        steps.iter().try_fold(0_u64, |sum, step| Some(sum.saturating_add(exact(step)?.ns)))
     }
 
     /// The states with their beginnings; the last one is the current state.
@@ -220,6 +232,9 @@ impl Story {
         };
         self.memory.add(&conn.subject);
         self.left_out_steps += history.step(step, conn);
+        if transition.traffic.is_some() {
+            history.traffic.clone_from(&transition.traffic);
+        }
         self.forget(conn.id);
     }
 
@@ -317,6 +332,7 @@ impl ConnHistory {
             mini: conn.mini,
             stuck: None,
             is_stuck: false,
+            traffic: None,
         }
     }
 

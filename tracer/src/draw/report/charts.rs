@@ -13,8 +13,8 @@ use crate::{
         scale::{counts, ticks},
         theme::{fill, frame, stroke},
     },
-    model::State,
-    story::Story,
+    model::{Role, State},
+    story::{ConnHistory, Story, Times},
 };
 
 /// Number of points in a curve.
@@ -185,7 +185,7 @@ pub(super) fn dwell(story: &Story) -> String {
         let (mut count, mut longest_ns) = (0, 0);
         for (_, stats) in story.edges.iter().filter(|((from, _), _)| *from == state.name()) {
             for (end_ns, times) in stats.times.buckets() {
-                *buckets.entry(end_ns.max(1).ilog2()).or_default() += times;
+                *buckets.entry(power(end_ns)).or_default() += times;
             }
             count += stats.times.count();
             longest_ns = longest_ns.max(stats.times.longest_ns());
@@ -200,7 +200,8 @@ pub(super) fn dwell(story: &Story) -> String {
     };
     let mut out = String::from("<div class=\"panels\">");
     for (state, buckets, count, longest_ns) in &all {
-        out.push_str(&histogram(*state, buckets, (*count, *longest_ns), (first, last + 1)));
+        let look = (state.name(), palette::of(*state).shade);
+        out.push_str(&histogram(look, buckets, (*count, *longest_ns), (first, last + 1)));
     }
     out.push_str(
         "</div>\n<p class=\"dim\">Each column stands for times up to twice as long as those of the column before. Only states \
@@ -209,8 +210,47 @@ pub(super) fn dwell(story: &Story) -> String {
     out
 }
 
+/// The times of the handshakes, for each side that this host was on; empty if none is known.
+pub(super) fn handshakes(story: &Story) -> String {
+    const SIDES: [(Role, &str, State); 2] =
+        [(Role::Client, "as the client", State::SynSent), (Role::Server, "as the server", State::SynRecv)];
+    let sides = SIDES.map(|(role, title, state)| {
+        let of_role = story.histories.values().filter(|history| history.role == Some(role));
+        let mut times = Times::default();
+        of_role.filter_map(ConnHistory::handshake_ns).for_each(|ns| times.add(ns));
+        (title, palette::of(state).shade, times)
+    });
+    let powers = || sides.iter().flat_map(|(.., times)| times.buckets()).map(|(end_ns, _)| power(end_ns));
+    let (Some(first), Some(last)) = (powers().min(), powers().max()) else { return String::new() };
+    let mut out = String::from("<div class=\"panels\">");
+    let mut notes = String::new();
+    for (title, shade, times) in sides.iter().filter(|(.., times)| times.count() > 0) {
+        let mut buckets: BTreeMap<u32, u64> = BTreeMap::new();
+        for (end_ns, count) in times.buckets() {
+            *buckets.entry(power(end_ns)).or_default() += count;
+        }
+        let facts = (times.count(), times.longest_ns());
+        out.push_str(&histogram((title, *shade), &buckets, facts, (first, last + 1)));
+        let quantile = |share| times.quantile_ns(share).map(duration).unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            notes,
+            "<p>Of the handshakes {title}, half took up to {}, and 99 % up to {}.</p>",
+            quantile(0.5),
+            quantile(0.99)
+        );
+    }
+    out.push_str("</div>\n");
+    out + &notes
+}
+
+/// The column of the times up to `end_ns`.
+fn power(end_ns: u64) -> u32 {
+    end_ns.max(1).ilog2()
+}
+
 fn histogram(
-    state: State,
+    (title, shade): (&str, Shade),
     buckets: &BTreeMap<u32, u64>,
     (count, longest_ns): (u64, u64),
     (first, last): (u32, u32),
@@ -219,9 +259,8 @@ fn histogram(
     let top = marks.last().copied().unwrap_or(1).max(1) as f64;
     let x = |power: f64| LEFT + (power - f64::from(first)) / f64::from(last - first) * (WIDTH - LEFT - 12.0);
     let mut out = format!(
-        "<figure class=\"panel\"><figcaption><b>{0}</b><span>{1} times, at most {2}</span></figcaption>\
-         <svg viewBox=\"0 0 {WIDTH} 116\" role=\"img\" aria-label=\"times in {0}\">",
-        state.name(),
+        "<figure class=\"panel\"><figcaption><b>{title}</b><span>{0} times, at most {1}</span></figcaption>\
+         <svg viewBox=\"0 0 {WIDTH} 116\" role=\"img\" aria-label=\"times: {title}\">",
         number(count),
         duration(longest_ns)
     );
@@ -244,7 +283,7 @@ fn histogram(
         let _ = write!(
             out,
             "<rect {} x=\"{begin:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"><title>{times} times: {} to {}</title></rect>",
-            fill(palette::of(state).shade),
+            fill(shade),
             BOTTOM - height,
             (end - begin - 1.0).max(0.5),
             duration(1 << power),

@@ -1,7 +1,8 @@
-//! An HTML report of a recording, in one file: what was stuck, states over time, leaks, times, closes.
+//! An HTML report of a recording, in one file: what was stuck, states over time, leaks, bytes, handshakes, retransmits, times, closes.
 
 mod charts;
 mod leaks;
+mod numbers;
 mod tables;
 
 use super::{
@@ -37,6 +38,15 @@ pub fn report(story: &Story, name: &str) -> String {
     section("What was stuck", &(charts::stuck(story) + &leaks::leaks(story)), &mut out);
     section("Sockets in each state over time", &charts::states(story), &mut out);
     section("Who has the most connections", &tables::talkers(story), &mut out);
+    for (title, body) in [
+        ("Bytes", numbers::bytes(story)),
+        ("Handshakes", charts::handshakes(story) + &numbers::handshakes(story)),
+        ("Retransmits", numbers::retransmits(story)),
+    ] {
+        if !body.is_empty() {
+            section(title, &body, &mut out);
+        }
+    }
     let diagram = Diagram::weighed(Weights::of(story), String::new()).svg();
     let ways = format!("<div class=\"diagram\">{diagram}</div>\n{}", tables::transitions(story));
     section("Transitions", &ways, &mut out);

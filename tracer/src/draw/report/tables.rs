@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt::Write};
 
 use super::{ROWS, escape, is_closed, owner_name, place};
 use crate::{
-    display::{duration, endpoint, palette},
+    display::{duration, endpoint, number, palette},
     model::{Cause, Role, State},
     story::{ConnHistory, Story},
 };
@@ -26,6 +26,22 @@ pub(super) fn count(count: u64) -> Cell {
 
 pub(super) fn time(ns: u64) -> Cell {
     Cell(duration(ns), Some(ns))
+}
+
+/// A number of bytes or segments, as people read it; its title is exact.
+pub(super) fn amount(count: u64) -> Cell {
+    Cell(format!("<span title=\"{count}\">{}</span>", number(count)), Some(count))
+}
+
+/// The share of a number in another one.
+pub(super) fn share(part: u64, whole: u64) -> Cell {
+    let ratio = part as f64 / whole.max(1) as f64;
+    Cell(percent(ratio), Some((ratio * 1e9) as u64))
+}
+
+/// A ratio, with two decimals below one percent.
+pub(super) fn percent(ratio: f64) -> String {
+    if ratio < 0.01 { format!("{:.2} %", ratio * 100.0) } else { format!("{:.1} %", ratio * 100.0) }
 }
 
 pub(super) fn state(state: State) -> Cell {
@@ -67,19 +83,12 @@ pub(super) fn table(columns: &[&str], rows: Vec<Vec<Cell>>) -> String {
 }
 
 /// How many connections, how many of them had a reset, and how many transitions.
-type Traffic = (u64, u64, u64);
+type Counts = (u64, u64, u64);
 
 /// Connections by process and service, and by container where one is known.
 pub(super) fn talkers(story: &Story) -> String {
     let columns = ["process", "what it does", "connections", "reset", "transitions"];
-    let mut out = traffic(story, &columns, |history| {
-        let tuple = &history.tuple;
-        let what = match history.role {
-            Some(Role::Client) => format!("connects to {}", endpoint(tuple.remote, tuple.remote_port)),
-            _ => format!("serves {} on port {}", tuple.remote.canonical(), tuple.local_port),
-        };
-        Some([owner_name(history), what])
-    });
+    let mut out = traffic(story, &columns, |history| Some(service(history)));
     if out.is_empty() {
         return "<p>No connection was seen.</p>\n".into();
     }
@@ -92,13 +101,23 @@ pub(super) fn talkers(story: &Story) -> String {
     out
 }
 
+/// The process of a connection, and what it does with which peer.
+pub(super) fn service(history: &ConnHistory) -> [String; 2] {
+    let tuple = &history.tuple;
+    let what = match history.role {
+        Some(Role::Client) => format!("connects to {}", endpoint(tuple.remote, tuple.remote_port)),
+        _ => format!("serves {} on port {}", tuple.remote.canonical(), tuple.local_port),
+    };
+    [owner_name(history), what]
+}
+
 /// The table of the connections that have a key, by this key; empty if none has.
 fn traffic<const N: usize>(
     story: &Story,
     columns: &[&str],
     key: impl Fn(&ConnHistory) -> Option<[String; N]>,
 ) -> String {
-    let mut all: BTreeMap<[String; N], Traffic> = BTreeMap::new();
+    let mut all: BTreeMap<[String; N], Counts> = BTreeMap::new();
     // The role of a connection that is older than the recording may be unknown.
     let is_known = |history: &&ConnHistory| {
         history.tuple.remote_port != 0 && (history.role.is_some() || !history.steps.is_empty())

@@ -1,6 +1,6 @@
 //! The timeline as a page of one file, which its script zooms, moves and filters.
 
-use super::{Lane, Timeline};
+use super::{Lane, Timeline, describe_lane};
 use crate::{
     display::{duration, palette},
     draw::{escape, theme},
@@ -53,7 +53,7 @@ impl Timeline {
             "<p class=\"hint\">Point at a span to see what it is. Ctrl and wheel, or + and -: zoom. Drag, or arrow keys: move. \
              Double click, or 0: everything.",
         );
-        if let Some(more) = self.left_out_note() {
+        if let Some(more) = self.note() {
             out.push_str(&format!(" {more}."));
         }
         out.push_str("</p></div>\n");
@@ -79,10 +79,10 @@ impl Timeline {
             others => format!(" <i>and {others} more</i>"),
         };
         format!(
-            "<div class=\"{class}\" data-text=\"{}\"><span title=\"connection {}\"><b>{}</b>{others} <small>{}</small></span>\
+            "<div class=\"{class}\" data-text=\"{}\"><span title=\"{}\"><b>{}</b>{others} <small>{}</small></span>\
              <svg class=\"plot\" viewBox=\"0 0 {UNITS} 22\" preserveAspectRatio=\"none\">{}</svg></div>\n",
             escape(&text),
-            lane.conn,
+            describe_lane(lane),
             escape(&lane.owner),
             escape(&lane.endpoints),
             self.bars(lane, UNITS)

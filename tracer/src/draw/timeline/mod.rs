@@ -39,6 +39,8 @@ struct Lane {
     spans: Vec<StateSpan>,
     /// How many other connections this lane stands for: see [`Timeline::of_kinds`].
     others: usize,
+    /// What the connection has transferred, and the times of its handshake and its segments, as far as they are known.
+    numbers: Option<String>,
 }
 
 /// The lanes of several connections.
@@ -109,11 +111,15 @@ impl Timeline {
         Self { title, begin_ns, end_ns, lanes: vec![lane], left_out: 0 }
     }
 
-    /// The note about connections that were left out.
-    fn left_out_note(&self) -> Option<String> {
-        (self.left_out > 0).then(|| {
-            format!("and {} more connections: use a filter, or `sockstate timeline --most N`", self.left_out)
-        })
+    /// The note below the lanes: the numbers of a single connection, or how many connections were left out.
+    fn note(&self) -> Option<String> {
+        match (&self.lanes[..], self.left_out) {
+            ([lane], 0) => lane.numbers.clone(),
+            (_, 0) => None,
+            (_, more) => {
+                Some(format!("and {more} more connections: use a filter, or `sockstate timeline --most N`"))
+            }
+        }
     }
 
     /// About `count` tick marks at round distances: offsets in ns.
@@ -188,7 +194,31 @@ fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
         was_stuck: history.stuck.is_some(),
         spans,
         others: 0,
+        numbers: numbers(history),
     }
+}
+
+/// The numbers of one connection; `None` if none are known.
+fn numbers(history: &ConnHistory) -> Option<String> {
+    let mut parts = Vec::new();
+    if let Some(traffic) = &history.traffic {
+        parts.push(format!("sent {} bytes", traffic.bytes_sent));
+        parts.push(format!("received {} bytes", traffic.bytes_received));
+        parts.push(match traffic.retransmits {
+            1 => "1 retransmit".to_owned(),
+            count => format!("{count} retransmits"),
+        });
+        parts.extend(traffic.rtt_smoothed_ns.map(|ns| format!("RTT {}", duration(ns))));
+        parts.extend(traffic.rtt_min_ns.map(|ns| format!("least RTT {}", duration(ns))));
+    }
+    parts.extend(history.handshake_ns().map(|ns| format!("handshake {}", duration(ns))));
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The tooltip of a connection's name.
+fn describe_lane(lane: &Lane) -> String {
+    let numbers = lane.numbers.as_ref().map(|numbers| format!(": {numbers}")).unwrap_or_default();
+    format!("connection {}{numbers}", lane.conn)
 }
 
 /// The tooltip of a span.

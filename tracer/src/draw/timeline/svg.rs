@@ -1,6 +1,6 @@
 //! The timeline as an SVG without scripts and fonts of its own.
 
-use super::{Lane, Timeline, describe};
+use super::{Lane, Timeline, describe, describe_lane};
 use crate::{
     display::{duration, palette},
     draw::{
@@ -26,7 +26,7 @@ impl Timeline {
         let title = theme::wrapped(&self.title, (width / 12.0) as usize);
         let top = MARGIN + theme::title_height(&title) + AXIS;
         let bottom = top + self.lanes.len() as f64 * LANE;
-        let more = self.left_out_note();
+        let more = self.note();
         let height = bottom + 44.0 + if more.is_some() { 24.0 } else { 0.0 };
         let mut out = theme::svg((width, height), "lanes", &self.title);
         out.push_str(&theme::title(&title, MARGIN));
@@ -101,11 +101,11 @@ fn pixels(text: &str, size: f64) -> f64 {
 fn names(lane: &Lane, ends_x: f64) -> String {
     let shade = if lane.was_stuck { palette::STUCK } else { palette::INK };
     format!(
-        "<text {} font-weight=\"600\" x=\"{MARGIN}\" y=\"15\">{}<title>connection {}</title></text>\
+        "<text {} font-weight=\"600\" x=\"{MARGIN}\" y=\"15\">{}<title>{}</title></text>\
          <text {} x=\"{ends_x:.0}\" y=\"15\">{}</text>",
         fill(shade),
         escape(&lane.owner),
-        lane.conn,
+        describe_lane(lane),
         fill(palette::DIM),
         escape(&lane.endpoints)
     )

@@ -68,12 +68,16 @@ impl Timeline {
         text.line("");
         if let [lane] = &self.lanes[..] {
             self.one(lane, &mut text);
+            if let Some(numbers) = self.note() {
+                text.line("");
+                text.paragraph("", &numbers);
+            }
             return text.out;
         }
         self.many(&mut text);
         text.line("");
         text.legend();
-        if let Some(more) = self.left_out_note() {
+        if let Some(more) = self.note() {
             text.paragraph("", &more);
         }
         text.out
