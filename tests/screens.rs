@@ -9,7 +9,12 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
     style::Color,
 };
-use sockstate::{explain::Texts, model::Record, tui::App, wire::Parser};
+use sockstate::{
+    explain::Texts,
+    model::{ConnId, Record, Traffic},
+    tui::App,
+    wire::Parser,
+};
 use testkit::golden;
 
 fn recording() -> String {
@@ -296,7 +301,7 @@ fn a_socket_that_is_not_reported_as_stuck_is_looked_at() {
     let Some(Record::Stuck(found)) = Parser::default().parse(stuck.as_bytes()).expect("record") else {
         panic!("{stuck}")
     };
-    let other = sockstate::model::ConnId(1);
+    let other = ConnId(1);
     let mut wrong = found.clone();
     wrong.conn.id = other;
     screen.app.answer(wrong);
@@ -323,6 +328,72 @@ fn a_socket_that_is_not_reported_as_stuck_is_looked_at() {
     screen.app.answer(question);
     screen.draw();
     assert!(screen.text().contains("no longer in the kernel's tables"), "{}", screen.text());
+}
+
+/// The lines with numbers in the view of a socket.
+fn numbers(screen: &Screen) -> Vec<String> {
+    let text = screen.text();
+    let is_number = |line: &&str| {
+        ["bytes sent", "bytes received", "retransmits", "RTT, least RTT"]
+            .iter()
+            .any(|what| line.contains(what))
+    };
+    let words = |line: &str| line.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines().filter(is_number).map(words).collect()
+}
+
+#[test]
+fn the_view_of_a_socket_has_rates_from_two_readings() {
+    for (width, height) in SIZES {
+        let mut screen = Screen::new(width, height, true);
+        screen.keys("c");
+        assert!(screen.app.uncounted().is_none(), "no socket is shown yet");
+        screen.key(KeyCode::Enter);
+        assert!(numbers(&screen).is_empty(), "{}", screen.text());
+        let asked = screen.app.uncounted().expect("the socket");
+        assert!(screen.app.uncounted().is_none(), "once for each refresh");
+        screen.draw();
+        let unknown = ["bytes sent - -", "bytes received - -", "retransmits - -", "RTT, least RTT - -"];
+        assert_eq!(numbers(&screen), unknown, "{width}");
+        let reading = |bytes_sent, bytes_received, retransmits| Traffic {
+            bytes_sent,
+            bytes_received,
+            retransmits,
+            rtt_smoothed_ns: Some(45_000),
+            rtt_min_ns: Some(30_000),
+            ..Traffic::default()
+        };
+        screen.app.counted(asked.id, Some(reading(1_000_000, 500, 1)), 5_000_000_000);
+        screen.draw();
+        let totals =
+            ["bytes sent 1000000 -", "bytes received 500 -", "retransmits 1 -", "RTT, least RTT 45us 30us"];
+        assert_eq!(numbers(&screen), totals, "{width}");
+        screen.app.second(screen.now_ns);
+        assert_eq!(screen.app.uncounted().map(|conn| conn.id), Some(asked.id));
+        // Half a second later. An answer about another socket does not matter, and one that failed changes nothing.
+        screen.app.counted(ConnId(1), Some(reading(9, 9, 9)), 5_400_000_000);
+        screen.app.counted(asked.id, Some(reading(1_250_000, 500, 4)), 5_500_000_000);
+        screen.app.counted(asked.id, None, 5_600_000_000);
+        screen.draw();
+        let rates = [
+            "bytes sent 1250000 500k/s",
+            "bytes received 500 0/s",
+            "retransmits 4 6/s",
+            "RTT, least RTT 45us 30us",
+        ];
+        assert_eq!(numbers(&screen), rates, "{width}");
+        if width == 80 {
+            golden::check("top-rates-80x24.txt", &screen.text());
+        }
+        // Another socket begins without a rate.
+        screen.key(KeyCode::Right);
+        let other = screen.app.uncounted().expect("the other one");
+        assert_ne!(other.id, asked.id);
+        screen.draw();
+        assert_eq!(numbers(&screen), unknown, "{width}");
+        screen.key(KeyCode::Esc);
+        assert!(screen.app.uncounted().is_none());
+    }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read, Write},
     path::Path,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+use socket2::Socket;
 use sockstate::model::State;
 
 use crate::{
@@ -28,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("people: the live diagram counts what happened", diagram),
         test("people: top in a terminal", top),
         test("people: top shows who holds a socket that was stuck before the start", top_of_old_sockets),
+        test("people: top shows the bytes of a socket, and their rates", top_of_traffic),
         test("people: top fits terminals of 60 to 200 columns", top_in_every_size),
         test("people: top ends with its terminal, and by a signal", hang_up),
         test("people: a trace follows the width of its terminal", trace_after_a_resize),
@@ -251,6 +254,60 @@ fn top_of_old_sockets() {
         tmux.wait_until("the holder of the listener", |detail| {
             ["LISTEN  for", &mine].iter().all(|text| detail.contains(text)) && !detail.contains("What to do")
         });
+        tmux.keys("q");
+    });
+}
+
+/// The numbers behind a title in the view of a socket: the total and the rate.
+fn numbers<'a>(screen: &'a str, title: &str) -> Option<(&'a str, &'a str)> {
+    let line = screen.lines().find_map(|line| line.split(title).nth(1))?;
+    let mut words = line.split_whitespace();
+    Some((words.next()?, words.next()?))
+}
+
+/// This program writes a number of bytes, and the screen shows it, and then a rate that goes back to zero.
+fn top_of_traffic() {
+    const SENT: usize = 70_001;
+    const ANSWER: usize = 3_003;
+    in_lab(|netns| {
+        let port = fresh_port();
+        let command = format!(
+            "{} top --alongside --netns {netns} --remote-port {port}; sleep 60",
+            env!("CARGO_BIN_EXE_sockstate")
+        );
+        let Some(tmux) = Tmux::start((80, 40), &command) else { return };
+        tmux.wait_for("NEW/S");
+        let (_listener, mut client, mut server) = Kind::V4.pair(port);
+        let is_row = |line: &str| line.starts_with("ESTABLISHED ") && line.contains(&format!(":{port}"));
+        tmux.wait_until("the row", |screen| screen.lines().any(is_row));
+        tmux.keys("Enter");
+        tmux.wait_until("no bytes, and no rate", |screen| {
+            numbers(screen, "bytes sent") == Some(("0", "0/s"))
+        });
+        let exchange = |from: &mut Socket, to: &mut Socket, bytes: usize| {
+            from.write_all(&vec![7; bytes]).expect("write");
+            to.read_exact(&mut vec![0; bytes]).expect("read");
+        };
+        exchange(&mut client, &mut server, SENT);
+        exchange(&mut server, &mut client, ANSWER);
+        let (sent, answer) = (SENT.to_string(), ANSWER.to_string());
+        tmux.wait_until("the bytes", |screen| {
+            numbers(screen, "bytes sent").is_some_and(|(total, _)| total == sent)
+                && numbers(screen, "bytes received").is_some_and(|(total, _)| total == answer)
+                && numbers(screen, "retransmits") == Some(("0", "0/s"))
+        });
+        // The rate is known as long as bytes are sent in each interval, and zero when none is.
+        let mut all = SENT;
+        wait_until("a rate", || {
+            exchange(&mut client, &mut server, 1000);
+            all += 1000;
+            let screen = tmux.screen();
+            numbers(&screen, "bytes sent").is_some_and(|(_, rate)| rate.ends_with("/s") && rate != "0/s")
+        });
+        let all = all.to_string();
+        tmux.wait_until("nothing more", |screen| numbers(screen, "bytes sent") == Some((&all, "0/s")));
+        let rtt = numbers(&tmux.screen(), "RTT, least RTT").map(|(smoothed, _)| smoothed.to_owned());
+        assert!(rtt.is_some_and(|rtt| rtt.ends_with("us") || rtt.ends_with("ms")), "{}", tmux.screen());
         tmux.keys("q");
     });
 }

@@ -32,9 +32,10 @@ use crate::{
     explain::Texts,
     filter::Filter,
     kernel,
-    model::{Record, Threshold},
-    pipeline::now_ns,
+    model::{ConnId, Owner, Record, Threshold},
+    pipeline::{monotonic_ns, now_ns},
     route::Router,
+    source::{CounterReader, Counters, SocketKey},
     tui::App,
     values::{parse_speed, parse_threshold},
     wire::Parser,
@@ -103,7 +104,11 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         Some(_) => Examiner::default(),
         None => Examiner::start().context("cannot start a thread")?,
     };
-    // Only the threads of the tracer and of the examiner need capabilities.
+    let counters = match args.from {
+        Some(_) => CounterReader::default(),
+        None => CounterReader::start(monotonic_ns).context("cannot start a thread")?,
+    };
+    // Only the threads of the tracer, of the examiner and of the counters need capabilities.
     if let Err(error) = kernel::drop_privileges() {
         message!("cannot drop capabilities: {error}");
     }
@@ -122,6 +127,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         is_live: args.from.is_none(),
         end_ns: 0,
         examiner,
+        counters,
     };
     if args.from.is_some() {
         screen.app.bound(MAX_STORY_BYTES);
@@ -185,6 +191,8 @@ struct Screen {
     end_ns: i64,
     /// Looks at the socket of the detail view.
     examiner: Examiner,
+    /// Reads the counters of the socket of the detail view.
+    counters: CounterReader<ConnId>,
 }
 
 impl Screen {
@@ -221,6 +229,25 @@ impl Screen {
         let answers = self.examiner.examined();
         let is_new = !answers.is_empty();
         answers.into_iter().for_each(|answer| self.app.answer(answer));
+        self.count() || is_new
+    }
+
+    /// The same for the counters of this socket.
+    fn count(&mut self) -> bool {
+        let answer = self.counters.answer();
+        let is_new = !answer.is_empty();
+        for (conn, counters, read_ns) in answer {
+            let traffic = if let Counters::Of(traffic) = counters { Some(traffic) } else { None };
+            self.app.counted(conn, traffic, read_ns);
+        }
+        if self.counters.is_running()
+            && !self.counters.is_busy()
+            && let Some(conn) = self.app.uncounted()
+            && let Some(netns) = conn.subject.netns
+        {
+            let pid = conn.subject.owner.as_ref().map(Owner::pid);
+            self.counters.ask(vec![(conn.id, SocketKey { netns, pid, tuple: conn.tuple })]);
+        }
         is_new
     }
 

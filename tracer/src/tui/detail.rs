@@ -51,6 +51,11 @@ impl App {
         page.text(&format!("{local} - {remote}  {role}connection {}", history.conn));
         owner(history, &mut page);
         page.space();
+        let numbers = self.rates.lines(history);
+        if !numbers.is_empty() {
+            page.lines.extend(numbers.into_iter().map(Line::raw));
+            page.space();
+        }
         self.holders(history, &mut page);
         page.title(self.texts.get("top.so_far"), self.bold());
         self.path(history, &mut page);

@@ -1,6 +1,8 @@
 //! A look at the socket of the detail view. A `stuck` record comes only when the threshold has passed, which takes its time for a
 //! socket that is older than the tracer: its age is a lower bound. So the view asks for a look at once.
 
+use std::rc::Rc;
+
 use super::{App, View};
 use crate::{
     model::{ConnId, Connection, Diagnosis, InState, SocketReport, State, Stuck},
@@ -33,6 +35,19 @@ impl Examination {
     }
 }
 
+/// The connection of the detail view.
+pub(super) fn connection(history: &ConnHistory) -> Connection {
+    Connection {
+        id: history.conn,
+        role: history.role,
+        tuple: history.tuple,
+        nat: None,
+        peer: None,
+        subject: Rc::clone(&history.subject),
+        mini: history.mini,
+    }
+}
+
 impl App {
     /// The socket that the detail view shows, if a look at it is wanted. Each socket is asked about once per state.
     pub fn question(&mut self) -> Option<Stuck> {
@@ -47,18 +62,9 @@ impl App {
         if !is_wanted || self.examination.is_about(history) {
             return None;
         }
-        let connection = Connection {
-            id: history.conn,
-            role: history.role,
-            tuple: history.tuple,
-            nat: None,
-            peer: None,
-            subject: std::rc::Rc::clone(&history.subject),
-            mini: history.mini,
-        };
         let question = Stuck {
             time_ns: self.now_ns,
-            conn: connection,
+            conn: connection(history),
             state: history.state,
             age: InState { ns: self.age_ns(history), at_least: history.at_least },
             times: 1,

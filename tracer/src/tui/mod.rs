@@ -5,6 +5,7 @@ mod examination;
 mod fit;
 mod input;
 mod overview;
+mod rates;
 mod rows;
 mod samples;
 mod table;
@@ -19,6 +20,7 @@ use std::{
 pub use rows::Sort;
 
 use examination::Examination;
+use rates::Rates;
 use rows::Rows;
 use samples::Samples;
 use table::Columns;
@@ -79,6 +81,7 @@ pub struct App {
     /// The columns of the table.
     columns: Columns,
     examination: Examination,
+    rates: Rates,
 }
 
 impl App {
@@ -105,6 +108,7 @@ impl App {
             table_at: ratatui::layout::Rect::ZERO,
             columns: Columns::default(),
             examination: Examination::default(),
+            rates: Rates::default(),
         }
     }
 
@@ -153,6 +157,7 @@ impl App {
         if self.frozen.is_none() {
             self.now_ns = now_ns;
         }
+        self.rates.second();
     }
 
     /// Counts, sorts and filters again.
