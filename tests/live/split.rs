@@ -50,6 +50,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("split: metrics, and sinks that a reload starts and ends", || reloaded(DaemonFiles::split)),
         test("split: metrics and reloads with a named socket", || reloaded(DaemonFiles::with_service)),
         test("split: a reload that needs other directories is reported", out_of_reach),
+        test("split: a reload may use the directories that systemd has made", in_state_directory),
         test("split: a full queue is counted, and a spool keeps the rest", spooled),
         test("split: what the user cannot use is reported before the start", checked),
     ]
@@ -315,6 +316,41 @@ fn out_of_reach() {
             assert!(!elsewhere.join("out").exists());
         }
         files.connection(port);
+        end(daemon);
+    });
+}
+
+fn in_state_directory() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::split(port) else { return };
+        let of_service = ["state", "logs"].map(|name| files.config().with_file_name(name));
+        for directory in &of_service {
+            fs::create_dir(directory).expect("directory");
+            chown_to_nobody(directory);
+        }
+        files.configure(netns, port, "");
+        let mut command = sockstate();
+        // systemd separates several directories by colons.
+        let state = format!("{}:/var/lib/other", of_service[0].display());
+        command.env("STATE_DIRECTORY", state).env("LOGS_DIRECTORY", &of_service[1]);
+        let daemon = files.spawn(command);
+        wait_until("it traces", || files.starts() == 1);
+        let other = of_service[1].join("out");
+        let sink = format!(
+            "[sinks.other]\ntype = \"file\"\npath = \"{}\"\n\
+             [sinks.later]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:9\"\nspool = \"{}\"",
+            other.display(),
+            of_service[0].display()
+        );
+        files.configure(netns, port, &sink);
+        signal(daemon.id(), libc::SIGHUP);
+        wait_until("the new sink has begun", || other.exists());
+        files.connection(port);
+        wait_until("the new sink has records", || {
+            fs::read_to_string(&other).is_ok_and(|text| text.contains("\"to\":\"CLOSE\""))
+        });
+        wait_until("the new sink has a spool", || of_service[0].join("later").is_dir());
         end(daemon);
     });
 }

@@ -23,6 +23,7 @@ mod secrets;
 mod session;
 mod sink_host;
 mod sink_process;
+mod sink_reach;
 mod sinks;
 mod sockets;
 mod stuck;

@@ -2,19 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::SocketAddr,
-    os::unix::{fs::FileTypeExt, net::UnixStream},
-    path::{Path, PathBuf},
+    os::unix::net::UnixStream,
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Error, Result, bail};
 
-use super::{secrets::Secrets, session::Asked};
+use super::{secrets::Secrets, session::Asked, sink_reach::reach};
 use crate::{
     enrich::KnownCluster,
-    files::{self, DEFAULT_RUNTIME},
+    files::DEFAULT_RUNTIME,
     format::Stamp,
     kubernetes::{KubernetesArgs, watch_cluster},
     metrics::{self, Server},
@@ -23,8 +22,8 @@ use crate::{
     sinks::{
         SinkSettings,
         process::{
-            ClusterNews, ClusterRequest, Identity, Place, Prepared, ProcessError, Reach, Request,
-            SinkProcess, restrict_tracer,
+            ClusterNews, ClusterRequest, Identity, Place, Prepared, ProcessError, Request, SinkProcess,
+            restrict_tracer,
         },
     },
 };
@@ -33,8 +32,6 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct SinkHost {
     pub(super) process: Option<SinkProcess>,
-    /// The files that the process can reach.
-    reach: Reach,
 }
 
 /// What starts a sink.
@@ -62,14 +59,13 @@ impl SinkHost {
         let runtime = keys.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME.into());
         let mut name = runtime.into_os_string();
         name.push("-sinks");
-        let reach = reach(settings);
         let metrics = keys.run.metrics;
-        let identity = Identity { user, runtime: name.into(), reach: reach.clone(), metrics };
+        let identity = Identity { user, runtime: name.into(), reach: reach(settings), metrics };
         let process = match socket {
             Some(path) => SinkProcess::connect(path, Identity { user: None, ..identity }),
             None => SinkProcess::start(identity),
         };
-        Ok(Self { process: Some(process?), reach })
+        Ok(Self { process: Some(process?) })
     }
 
     /// This process does no more what only the other one needs.
@@ -127,13 +123,6 @@ impl SinkHost {
                 secrets: Secrets::of(settings),
             });
         };
-        for missing in reach(settings).beyond(&self.reach) {
-            message!(
-                "{}: the process of the sinks cannot reach {} before sockstate is restarted",
-                path.display(),
-                missing.display()
-            );
-        }
         let host = start.host.clone();
         let request = Request { host, instance: start.instance, is_checked, ..request(path, text) };
         let Prepared { sinks, place } = process.prepare(request)?;
@@ -195,40 +184,6 @@ impl SinkHost {
 /// What the sinks put into each record.
 pub(super) fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
-}
-
-/// The files that the sinks of a configuration need, and those of the API server.
-fn reach(settings: &Settings) -> Reach {
-    let mut reach = Reach::default();
-    let cluster = settings.kubernetes.iter().flat_map(|args| [&args.token_file, &args.ca]);
-    reach.read.extend(cluster.filter_map(|path| path.parent()).map(Path::to_owned));
-    for Sink { section, .. } in &settings.sinks {
-        let config = &section.config;
-        reach.write.extend(config.output().and_then(place_of));
-        reach.write.extend(section.common.spool.as_deref().map(|spool| existing(spool).to_owned()));
-        let tls = config.tls().into_iter().flat_map(|files| files.paths());
-        let files = config.secrets().into_iter().map(|(_, path)| path).chain(tls);
-        // A renewed file has another inode.
-        reach.read.extend(files.filter_map(Path::parent).map(Path::to_owned));
-        // librdkafka's properties name files.
-        let texts = section.tables.values().flat_map(BTreeMap::values).map(Path::new);
-        reach.read.extend(texts.filter(|path| path.is_absolute()).map(Path::to_owned));
-    }
-    reach
-}
-
-/// The directory of an output, in which it is rotated. What the process has inherited, it need not open, unless it is a file.
-fn place_of(path: &Path) -> Option<PathBuf> {
-    if !files::is_inherited(path) {
-        return std::path::absolute(path).ok()?.parent().map(Path::to_owned);
-    }
-    let kind = fs::metadata(path).ok()?.file_type();
-    (kind.is_file() || kind.is_char_device()).then(|| path.to_owned())
-}
-
-/// The directory `path`, or the one in which it can be made.
-fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.exists()).unwrap_or(path)
 }
 
 fn request(path: &Path, text: &str) -> Request {

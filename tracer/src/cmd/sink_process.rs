@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{LAST_MESSAGES, sink_host, sinks};
+use super::{LAST_MESSAGES, sink_host, sink_reach, sinks};
 use crate::{
     capabilities,
     enrich::{KnownCluster, KnownPeers, KnownPods},
@@ -40,8 +40,8 @@ use crate::{
     sinks::{
         Inherited, Queue, SinkSettings,
         process::{
-            CheckedSink, ClusterNews, ClusterRequest, Event, Identity, PROCESS_NAME, PortProblem, Reporter,
-            Request, SinkEnd, restrict_calls,
+            CheckedSink, ClusterNews, ClusterRequest, Event, Identity, PROCESS_NAME, PortProblem, Reach,
+            Reporter, Request, SinkEnd, restrict_calls,
         },
     },
 };
@@ -75,6 +75,7 @@ fn run() -> Result<()> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let (end, mut identity) = SinkEnd::begin(socket).context("only `sockstate run` starts this process")?;
     identity.reach.write.push(identity.runtime.clone());
+    identity.reach.write.extend(sink_reach::of_service());
     let (listener, port_problem) = listen(&identity);
     let begun = confine(&identity);
     end.reporter().begun(begun.as_ref().map(|_| port_problem).map_err(|error| format!("{error:#}")));
@@ -84,12 +85,13 @@ fn run() -> Result<()> {
     if identity.user.is_none() {
         end_at_sigterm(end.reporter()).context("cannot listen to signals")?;
     }
+    let reach = has_landlock.then(|| Arc::new(identity.reach));
     if !has_landlock {
         message!(
             "this kernel has no Landlock: the process of the sinks can read and write all files that its user can"
         );
     }
-    let mut process = Process { end, prepared: Arc::default(), listener };
+    let mut process = Process { end, prepared: Arc::default(), listener, reach };
     let result = process.serve();
     process.finish(&runtime);
     result
@@ -174,6 +176,8 @@ struct Process {
     prepared: Arc<Mutex<BTreeMap<u64, Arc<Prepared>>>>,
     /// The socket of the metrics.
     listener: Option<TcpListener>,
+    /// The files to which this process is restricted.
+    reach: Option<Arc<Reach>>,
 }
 
 impl Process {
@@ -183,8 +187,9 @@ impl Process {
             match event {
                 Event::Prepare(request) => {
                     let (prepared, reporter) = (Arc::clone(&self.prepared), self.end.reporter());
+                    let reach = self.reach.clone();
                     // A disk may not answer.
-                    let work = move || prepare(request, &prepared, &reporter);
+                    let work = move || prepare(request, &prepared, &reporter, reach.as_deref());
                     thread::Builder::new().name("sink-prepare".into()).spawn(work)?;
                 }
                 Event::Metrics(questions) => {
@@ -260,10 +265,22 @@ fn stamp<'a>(settings: &'a Settings, request: &'a Request) -> Stamp<'a> {
 }
 
 /// Reads a configuration, and checks its sinks.
-fn prepare(request: Request, prepared: &Mutex<BTreeMap<u64, Arc<Prepared>>>, reporter: &Reporter) {
+fn prepare(
+    request: Request,
+    prepared: &Mutex<BTreeMap<u64, Arc<Prepared>>>,
+    reporter: &Reporter,
+    reach: Option<&Reach>,
+) {
     // The tracer has read the same text, and reports what is wrong with it.
     let settings = settings::parse(&request.path, &request.text).settings;
     let Some(settings) = settings else { return reporter.prepared(request.number, Vec::new()) };
+    for missing in reach.map(|reach| sink_reach::reach(&settings).beyond(reach)).unwrap_or_default() {
+        message!(
+            "{}: the process of the sinks cannot reach {} before sockstate is restarted",
+            request.path,
+            missing.display()
+        );
+    }
     let mut sinks = BTreeMap::new();
     let mut check = |sink: &Sink| {
         let mut problems = if request.is_checked { Vec::new() } else { sink_host::problems(sink) };
