@@ -1,6 +1,7 @@
 //! From bytes to records to text, without a kernel. This file: the connection table with random histories.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod allocations;
 mod bounds;
 mod busy;
 mod bytes;
@@ -35,6 +36,9 @@ use sockstate::{
 };
 use sockstate_abi::abi::{AF_INET, flag, kind};
 use testkit::schema;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// Names by key, each key once.
 #[derive(Default)]
