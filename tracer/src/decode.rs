@@ -198,7 +198,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             task,
             listener: linked,
             maybe_copy: flags & flag::COMPANION != 0,
-            closed_as: (known && new == State::Close).then(|| closed_as(extra)),
+            closed_as: (known && new == State::Close).then(|| closed_as(extra, local_port)),
             traffic: counters.map(|counters| Rc::new(traffic(counters, extra & closed::FIN_RECEIVED != 0))),
         },
         kind::MINI => EventKind::Mini { state: new, from: linked, again: flags & flag::AGAIN != 0 },
@@ -257,7 +257,7 @@ fn traffic(counters: Counters, fin_received: bool) -> Traffic {
     }
 }
 
-fn closed_as(bits: u32) -> ClosedAs {
+fn closed_as(bits: u32, local_port: u16) -> ClosedAs {
     ClosedAs {
         orphan: bits & closed::ORPHAN != 0,
         fin_received: bits & closed::FIN_RECEIVED != 0,
@@ -272,6 +272,7 @@ fn closed_as(bits: u32) -> ClosedAs {
         nothing_sent: bits & closed::NOTHING_SENT != 0,
         probed: bits & closed::PROBED != 0,
         no_window: bits & closed::NO_WINDOW != 0,
+        no_local_port: local_port == 0,
     }
 }
 

@@ -59,6 +59,8 @@ pub struct ClosedAs {
     pub no_window: bool,
     /// The sending side is shut down (`SEND_SHUTDOWN`).
     pub send_shut: bool,
+    /// The socket has never had a local port.
+    pub no_local_port: bool,
 }
 
 impl ClosedAs {

@@ -61,6 +61,8 @@ pub enum Cause {
     Refused,
     /// A connect was never answered.
     ConnectTimeout,
+    /// A connect failed on this host because no local port was free.
+    NoLocalPort,
     /// A connect failed on this host, before a SYN was sent.
     ConnectFailedLocally,
     /// The application closed before the handshake was done.
@@ -88,12 +90,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Fin,
         Self::ResetReceived,
         Self::ResetSent,
         Self::Refused,
         Self::ConnectTimeout,
+        Self::NoLocalPort,
         Self::ConnectFailedLocally,
         Self::GivenUp,
         Self::KeepaliveTimeout,
@@ -117,6 +120,7 @@ impl Cause {
             Self::ResetSent => "reset_sent",
             Self::Refused => "refused",
             Self::ConnectTimeout => "connect_timeout",
+            Self::NoLocalPort => "no_local_port",
             Self::ConnectFailedLocally => "connect_failed_locally",
             Self::GivenUp => "given_up",
             Self::KeepaliveTimeout => "keepalive_timeout",

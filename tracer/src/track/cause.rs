@@ -5,6 +5,7 @@ use super::resets::{Resets, Sent};
 use crate::model::{Cause, ClosedAs, State};
 
 const EPIPE: u16 = 32;
+const EADDRNOTAVAIL: u16 = 99;
 const ECONNABORTED: u16 = 103;
 const ECONNRESET: u16 = 104;
 const ETIMEDOUT: u16 = 110;
@@ -57,6 +58,10 @@ pub(super) fn close_cause(from: State, errno: u16, resets: Resets, closed: Optio
 fn connect(errno: u16, resets: Resets, closed: ClosedAs) -> CloseCause {
     if resets.received {
         return CloseCause::ended(Cause::Refused, errno);
+    }
+    if closed.connecting && closed.no_local_port {
+        // __inet_hash_connect() sets the port as soon as it has found a free one.
+        return CloseCause::ended(Cause::NoLocalPort, EADDRNOTAVAIL);
     }
     if closed.connecting {
         // tcp_v4_connect() and tcp_v6_connect() give up by themselves; the error is what connect() returns.

@@ -23,6 +23,7 @@ fn with(words: &str) -> Option<ClosedAs> {
         nothing_sent: has("nothing_sent"),
         probed: has("probed"),
         no_window: has("no_window"),
+        no_local_port: has("no_local_port"),
     })
 }
 
@@ -41,6 +42,9 @@ fn ends_of_a_connect() {
     use State::SynSent;
     check([
         (SynSent, 0, NO_RESETS, "connecting nothing_sent", Some(Cause::ConnectFailedLocally), 0),
+        (SynSent, 0, NO_RESETS, "connecting nothing_sent no_local_port", Some(Cause::NoLocalPort), 99),
+        (SynSent, 104, NO_RESETS, "connecting nothing_sent no_local_port", Some(Cause::NoLocalPort), 99),
+        (SynSent, 0, NO_RESETS, "nothing_sent no_local_port", None, 0),
         // An error of an earlier connection lies on the socket.
         (SynSent, 104, NO_RESETS, "connecting nothing_sent", Some(Cause::ConnectFailedLocally), 0),
         // A packet filter of this host refused the SYN.
