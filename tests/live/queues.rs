@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The states of the sockets with this local port.
-fn states_of(port: u64) -> Vec<String> {
+pub(crate) fn states_of(port: u64) -> Vec<String> {
     let lines = proc_net_tcp().into_iter().filter(|line| u64::from(line.0) == port);
     lines.map(|line| line.2).collect()
 }

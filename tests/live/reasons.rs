@@ -15,8 +15,9 @@ use crate::{
     lab::{Tracer, in_lab, wait_until},
     look_test,
     observer::wait_for_states,
+    queues::states_of,
     roles::{Actor, Sleeper},
-    sockets::{Kind, fresh_port, keep_over_exec},
+    sockets::{Kind, drop_resets, forget, fresh_port, keep_over_exec, make_deaf, make_hear},
     stuck::{holders, look},
 };
 
@@ -27,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("reasons: a proxy that passes an end of file on is not accused", proxy),
         look_test("reasons: data before the FIN does not count as use of the connection", sent_before),
         look_test("reasons: inherited by a grandchild, given on purpose, or forked for it", inherited),
+        look_test("reasons: a SYN is answered by challenge ACKs", challenge_acks),
         look_test("reasons: a trace names the child that holds its parent's connection", clients_child),
     ]
 }
@@ -196,4 +198,36 @@ fn clients_child() {
         tracer.stop();
         drop(child);
     });
+}
+
+/// The peer still has the connection that this host has forgotten, and never gets the reset that would end it.
+fn challenge_acks() {
+    for kind in Kind::ALL {
+        in_lab(|netns| {
+            let port = fresh_port();
+            let (_listener, client, server) = kind.pair(port);
+            let local = port_of(&client) as u16;
+            drop_resets(&server);
+            forget(client);
+            let again = kind.start_connect_from(local, port);
+            let silent = fresh_port();
+            let deaf = kind.listen(silent);
+            make_deaf(&deaf);
+            let _unanswered = kind.start_connect(silent);
+            let mut found = Vec::new();
+            wait_until("both SYNs are sent again", || {
+                found = look(netns, &["stuck", "--state", "SYN_SENT", "--older-than", "0"]);
+                found.len() == 2 && found.iter().all(|record| record["retransmits"].as_u64() > Some(0))
+            });
+            for record in &found {
+                let is_answered = record["remote"]["port"] == port;
+                let wanted = if is_answered { "answered_without_syn_ack" } else { "peer_not_answering" };
+                assert_eq!(record["reason"], wanted, "{record}");
+                assert_eq!(text(record, "why").contains("challenge ACKs"), is_answered, "{record}");
+            }
+            // The next reset ends the old connection, and the SYN after it is accepted.
+            make_hear(&server);
+            wait_until("the connection", || states_of(port_of(&again)) == ["ESTABLISHED"]);
+        });
+    }
 }

@@ -118,6 +118,15 @@ impl Kind {
         Ok(socket)
     }
 
+    /// Starts to connect from this local port, and does not wait.
+    pub fn start_connect_from(self, local: u16, port: u16) -> Socket {
+        let socket = self.socket();
+        socket.set_nonblocking(true).expect("nonblocking");
+        socket.bind(&self.address(local).into()).expect("bind");
+        let _ = socket.connect(&self.address(port).into());
+        socket
+    }
+
     /// Connects with a socket that has connected before.
     pub fn connect_again(self, socket: &Socket, port: u16) {
         socket.connect(&self.address(port).into()).expect("connect");
@@ -172,7 +181,27 @@ pub fn make_deaf(socket: &Socket) {
     socket.attach_filter(&[SockFilter::new(6, 0, 0, 0)]).expect("filter");
 }
 
-/// Undoes [`make_deaf`].
+/// From now on, the socket drops every reset that arrives.
+pub fn drop_resets(socket: &Socket) {
+    let (flags, reset) = (13, 4);
+    socket
+        .attach_filter(&[
+            // BPF_LD | BPF_B | BPF_ABS, BPF_JMP | BPF_JSET, and BPF_RET | BPF_K with all bytes or none.
+            SockFilter::new(0x30, 0, 0, flags),
+            SockFilter::new(0x45, 1, 0, reset),
+            SockFilter::new(6, 0, 0, u32::MAX),
+            SockFilter::new(6, 0, 0, 0),
+        ])
+        .expect("filter");
+}
+
+/// Closes the socket without a word to the peer, as if this host had crashed.
+pub fn forget(socket: Socket) {
+    option(&socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1);
+    drop(socket);
+}
+
+/// Undoes [`make_deaf`] and [`drop_resets`].
 pub fn make_hear(socket: &Socket) {
     socket.detach_filter().expect("filter");
 }

@@ -26,6 +26,8 @@ pub enum Reason {
     PeerKeepsOpen,
     /// The peer does not acknowledge.
     PeerNotAnswering,
+    /// The peer answers the SYN, and not by a SYN-ACK that fits it: challenge ACKs of another connection, for example.
+    AnsweredWithoutSynAck,
     /// The peer's window is closed.
     PeerTakesNothing,
     /// The peer's window is open, and this host does not send.
@@ -41,7 +43,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NeverAccepted,
         Self::EofUnread,
         Self::UnreadData,
@@ -54,6 +56,7 @@ impl Reason {
         Self::OrphanWaitsForFin,
         Self::PeerKeepsOpen,
         Self::PeerNotAnswering,
+        Self::AnsweredWithoutSynAck,
         Self::PeerTakesNothing,
         Self::CannotSend,
         Self::AcceptQueueFull,
@@ -78,6 +81,7 @@ impl Reason {
             Self::OrphanWaitsForFin => "orphan_waits_for_fin",
             Self::PeerKeepsOpen => "peer_keeps_open",
             Self::PeerNotAnswering => "peer_not_answering",
+            Self::AnsweredWithoutSynAck => "answered_without_syn_ack",
             Self::PeerTakesNothing => "peer_takes_nothing",
             Self::CannotSend => "cannot_send",
             Self::AcceptQueueFull => "accept_queue_full",

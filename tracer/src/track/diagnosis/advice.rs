@@ -53,6 +53,11 @@ pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
              tcp_orphan_retries or tcp_syn_retries"
                 .into()
         }
+        Reason::AnsweredWithoutSynAck => {
+            "look for the peer's connection with these addresses and ports, and end it or connect from another local port; this host answers a \
+             challenge ACK by a reset, which ends that connection: find out what drops the reset (a firewall, a load balancer)"
+                .into()
+        }
         Reason::PeerTakesNothing => "look at the peer: its application does not read".into(),
         Reason::CannotSend => {
             "look at what drops packets on this host: its firewall's output rules, its queues (tc -s qdisc), its routes".into()

@@ -28,6 +28,7 @@ pub fn reason(found: &SocketReport) -> Reason {
         State::FinWait2 => Reason::PeerKeepsOpen,
         State::NewSynRecv | State::SynRecv => handshake(found),
         State::SynSent if found.listeners.iter().any(Listener::is_full) => Reason::AcceptQueueFull,
+        State::SynSent if segments_received(socket) > 0 => Reason::AnsweredWithoutSynAck,
         State::FinWait1 | State::LastAck | State::Closing if cannot_send(socket) => Reason::CannotSend,
         State::FinWait1 | State::LastAck | State::Closing if has_zero_window(socket) => {
             Reason::PeerTakesNothing
@@ -37,6 +38,11 @@ pub fn reason(found: &SocketReport) -> Reason {
         }
         _ => Reason::Unknown,
     }
+}
+
+/// In SYN_SENT: segments for the socket that began no connection. An acceptable SYN-ACK, SYN or reset would have ended the state.
+pub(super) fn segments_received(socket: &SocketInfo) -> u32 {
+    socket.traffic.map_or(0, |traffic| traffic.segments_received)
 }
 
 /// Something was retransmitted and not acknowledged, or more than one window probe was not answered.

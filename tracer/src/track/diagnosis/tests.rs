@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{diagnose, reason};
 use crate::model::{
     Elsewhere, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo, SocketReport, State,
-    TcpTimes, Timer, TimerKind, Transport, Tuple, Via,
+    TcpTimes, Timer, TimerKind, Traffic, Transport, Tuple, Via,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -513,6 +513,18 @@ fn handshakes() {
         ("to another host", call(&[], 2), Reason::PeerNotAnswering),
         ("just sent", call(&[], 0), Reason::Unknown),
     ]);
+    let answered = |mut found: SocketReport, segments_received| {
+        found.socket.traffic = Some(Traffic { segments_received, ..Traffic::default() });
+        found
+    };
+    check([
+        ("no segment has come", answered(call(&[], 2), 0), Reason::PeerNotAnswering),
+        ("challenge ACKs", answered(call(&[], 2), 3), Reason::AnsweredWithoutSynAck),
+        ("the first one", answered(call(&[], 0), 1), Reason::AnsweredWithoutSynAck),
+        ("a full listener", answered(call(std::slice::from_ref(&full), 2), 3), Reason::AcceptQueueFull),
+    ]);
+    let why = diagnose(&answered(call(&[], 2), 3), None).why;
+    assert!(why.contains("3 segments") && why.contains("challenge ACKs"), "{why}");
 }
 
 #[test]

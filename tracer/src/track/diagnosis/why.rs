@@ -4,7 +4,7 @@ use super::{
     advice::read_is_unknown,
     inherited::{is_younger, openers},
     name, names, queues,
-    reason::since_sent_ns,
+    reason::{segments_received, since_sent_ns},
 };
 use crate::model::{Listener, Reason, SocketReport, State, TimerKind, Transport};
 
@@ -37,6 +37,7 @@ pub(super) fn why(found: &SocketReport, reason: Reason) -> String {
             let what = if socket.state == State::SynSent { "the SYN" } else { "what was sent" };
             format!("the peer does not acknowledge {what}: {} retransmissions", socket.retransmits)
         }
+        Reason::AnsweredWithoutSynAck => answered_without_syn_ack(found),
         Reason::PeerTakesNothing if socket.state == State::CloseWait => {
             format!("the peer has closed its side only, and its window; {} bytes wait", socket.unsent_bytes())
         }
@@ -139,6 +140,17 @@ fn in_flight(found: &SocketReport) -> String {
         "no process has it open, and no io_uring instance; there are descriptors in the queues of unix sockets, sent and never \
          received: {}",
         queues.join(", ")
+    )
+}
+
+fn answered_without_syn_ack(found: &SocketReport) -> String {
+    let segments = match segments_received(&found.socket) {
+        1 => "1 segment has come, and it is no SYN-ACK that fits it".into(),
+        count => format!("{count} segments have come, and none is a SYN-ACK that fits it"),
+    };
+    format!(
+        "the peer answers the SYN: {segments}; the peer may have another connection with these addresses and ports (in TIME_WAIT, or \
+         ESTABLISHED after this host forgot it), and answer by challenge ACKs"
     )
 }
 
