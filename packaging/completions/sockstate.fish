@@ -34,7 +34,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Wri
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these records: transitions, connections, stuck, resolved, snapshots, resyncs, resets' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l interim -d 'With records of connections: also report those that go on, once in each interval of this length, with final false' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l sample -d 'Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of stuck connections and of losses' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
@@ -110,7 +110,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l outpu
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these records: transitions, connections, stuck, resolved, snapshots, resyncs, resets' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l interim -d 'With records of connections: also report those that go on, once in each interval of this length, with final false' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l sample -d 'Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of stuck connections and of losses' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
@@ -297,7 +297,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these records: transitions, connections, stuck, resolved, snapshots, resyncs, resets' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l interim -d 'With records of connections: also report those that go on, once in each interval of this length, with final false' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l sample -d 'Write the transitions and connections of one in N connections only, both ends of the same ones on all hosts; all records of stuck connections and of losses' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
@@ -353,7 +353,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l color -d 
 always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l speed -d 'Play in real time (1), or FACTOR times as fast [default: without waiting]' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l records -d 'Write only these records: transitions, connections, stuck, resolved, snapshots, resyncs, resets' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r

@@ -10,16 +10,18 @@ use crate::{
     hostile::{FILE, Raw},
     lab::{Tracer, in_lab, sockstate, wait_until},
     observer::wait_for_states,
+    resets,
     sockets::{Kind, fresh_port},
     test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let kinds = vec![
         test("kinds: a trace has the kinds that were named, and no loss is silent", traced),
         test("kinds: each sink has its own kinds", sinks),
         test("kinds: a recording has the kinds that were named", recorded),
-    ]
+    ];
+    kinds.into_iter().chain(resets::tests()).collect()
 }
 
 fn kinds(records: &[Value]) -> BTreeSet<&str> {

@@ -60,6 +60,7 @@ mod python_memory;
 mod queues;
 mod reasons;
 mod reliability;
+mod resets;
 mod resolving;
 mod restart;
 mod resync;

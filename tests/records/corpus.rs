@@ -3,11 +3,11 @@
 use std::{rc::Rc, sync::Arc};
 
 use sockstate::model::{
-    Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Frame,
-    Holder, InState, Lifespan, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
-    OwnerSource, PathStep, Pod, PodWorkload, Process, Reason, Record, Resolved, Resync, Role, Served,
-    Snapshot, SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind,
-    Traffic, Transferred, Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
+    Address, Aggregate, Answered, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere,
+    Frame, Holder, InState, Lifespan, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy,
+    Owner, OwnerSource, PathStep, Pod, PodWorkload, Process, Reason, Record, Reset, Resolved, Resync, Role,
+    Served, Snapshot, SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer,
+    TimerKind, Traffic, Transferred, Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -446,6 +446,17 @@ fn ends() -> [Record; 6] {
     ]
 }
 
+/// One reset of each family, and a number of them.
+fn resets() -> [Reset; 3] {
+    let reset = |tuple: Tuple, netns, flags| Reset {
+        time_ns: TIME_NS,
+        answered: Some(Answered { netns, tuple: tuple.of_any_interface(), flags }),
+        count: 1,
+    };
+    let number = Reset { time_ns: TIME_NS, answered: None, count: 4321 };
+    [reset(v4(), Some(4_026_531_840), 2), reset(v6(), None, 0xff), number]
+}
+
 /// All of them.
 pub(crate) fn records() -> Vec<Record> {
     let snapshot = |conn, state| Record::Snapshot(Snapshot { time_ns: TIME_NS, conn, state });
@@ -471,5 +482,6 @@ pub(crate) fn records() -> Vec<Record> {
     records.push(Record::Resolved(resolved));
     records.extend(aggregates().into_iter().map(Box::new).map(Record::Aggregate));
     records.extend(lifespans().map(Box::new).map(Record::Connection));
+    records.extend(resets().map(Record::Reset));
     records
 }

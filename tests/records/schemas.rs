@@ -31,7 +31,7 @@ fn document(name: &str) -> Value {
 }
 
 /// A kind's line with only the keys that each line of the kind has.
-fn least() -> [Line<'static>; 10] {
+fn least() -> [Line<'static>; 11] {
     [
         Line::new(Kind::Start(wire::Start::default())),
         Line::new(Kind::Snapshot(wire::Snapshot::default())),
@@ -41,6 +41,7 @@ fn least() -> [Line<'static>; 10] {
         Line::new(Kind::Resync(wire::Resync::default())),
         Line::new(Kind::Stuck(Box::default())),
         Line::new(Kind::Resolved(wire::Resolved::default())),
+        Line::new(Kind::Reset(wire::Reset::default())),
         Line::new(Kind::Lost(wire::Lost::default())),
         Line::new(Kind::Stop(wire::Stop::default())),
     ]

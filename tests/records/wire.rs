@@ -7,10 +7,10 @@ use serde_json::Value;
 use sockstate::{
     format::{Format, Json, Stamp},
     model::{
-        Address, Cause, Cgroup, ClusterPeer, ConnId, Connection, Container, InState, Lifespan, Lost,
-        LostPlace, MissingStack, Nat, Owner, OwnerSource, PathStep, PeerKind, Pod, PodWorkload, Record,
-        Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task, Traffic, Transition,
-        Tuple, bounds,
+        Address, Answered, Cause, Cgroup, ClusterPeer, ConnId, Connection, Container, InState, Lifespan,
+        Lost, LostPlace, MissingStack, Nat, Owner, OwnerSource, PathStep, PeerKind, Pod, PodWorkload, Record,
+        Reset, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task, Traffic,
+        Transition, Tuple, bounds,
     },
     wire::{self, Line, Parser},
 };
@@ -331,7 +331,14 @@ fn of_streams() -> impl Strategy<Value = Record> {
         lost.into_iter().filter_map(|(name, count)| Some((place(name)?, count))).collect::<Vec<_>>()
     });
     let reasons = select(vec!["signal", "duration", "count"]);
+    let answered = (option::of(1_u32..), tuple(), any::<u8>()).prop_map(|(netns, tuple, flags)| Answered {
+        netns,
+        tuple: tuple.of_any_interface(),
+        flags,
+    });
     prop_oneof![
+        (any::<i64>(), option::of(answered), 1_u64..)
+            .prop_map(|(time_ns, answered, count)| Record::Reset(Reset { time_ns, answered, count })),
         (any::<i64>(), option::of(any::<i64>()), any::<u64>(), any::<u64>(), places()).prop_map(
             |(time_ns, since_ns, count, in_doubt, place)| Record::Lost(Lost {
                 time_ns,

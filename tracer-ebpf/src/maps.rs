@@ -51,7 +51,8 @@ pub(crate) static HUNT: Hunt =
 
 /// Properties of the hooks that differ between kernels.
 #[unsafe(no_mangle)]
-pub(crate) static HOOKS: Hooks = Hooks { tw_timer: 1, req_timer: 1, hash_add_result: 0, reset_reason: 0 };
+pub(crate) static HOOKS: Hooks =
+    Hooks { tw_timer: 1, req_timer: 1, hash_add_result: 0, reset_reason: 0, no_socket: 0, pad: 0 };
 
 /// Offsets of the fields in the running kernel's structures.
 #[unsafe(no_mangle)]

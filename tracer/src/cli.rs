@@ -150,7 +150,7 @@ pub struct FilterArgs {
 /// Selects records by their kinds.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct KindArgs {
-    /// Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs.
+    /// Write only these records: transitions, connections, stuck, resolved, snapshots, resyncs, resets.
     ///
     /// Records of the kinds start, stop and lost are always written.
     #[arg(long, value_name = "KINDS", value_parser = parse_traced_kind, value_delimiter = ',', help_heading = "Output")]

@@ -221,6 +221,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
             EventKind::Process { task, ended: has_ended(head[offset_of!(Head, new)])? }
         }
+        kind::RESET => EventKind::Reset { flags: extra as u8 },
         kind::OPENED => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
             EventKind::Opened(Box::new(reader.opening(head[offset_of!(Head, new)], task, extra)?))

@@ -13,8 +13,8 @@ use rustc_hash::FxBuildHasher;
 use crate::{
     filter::{Filter, Verdict},
     model::{
-        ConnId, Connection, Lifespan, NamedNetns, Record, Resync, Role, Snapshot, SocketEntry, SocketInfo,
-        SocketReport, State, Stuck, Transition, Tuple,
+        ConnId, Connection, Lifespan, NamedNetns, Record, Reset, Resync, Role, Snapshot, SocketEntry,
+        SocketInfo, SocketReport, State, Stuck, Subject, Transition, Tuple,
     },
 };
 
@@ -133,6 +133,9 @@ impl Router {
     /// Whether `record`, which is not a transition, is wanted.
     #[must_use]
     pub fn wants(&mut self, record: &Record) -> bool {
+        if let Record::Reset(reset) = record {
+            return self.wants_reset(reset);
+        }
         let Some(conn) = record.conn() else { return true };
         let ends = matches!(record, Record::Resync(Resync { state: State::Close, .. }));
         // The record of a connection comes after the record of its end.
@@ -157,6 +160,18 @@ impl Router {
             }
         }
         wanted
+    }
+
+    /// Whether the ends and the namespace of a reset are wanted. It has no process and no state. A number of resets has no ends.
+    fn wants_reset(&self, reset: &Reset) -> bool {
+        let Some(answered) = &reset.answered else { return true };
+        let (owner, cgroup, container, pod, unit) = (None, None, None, None, None);
+        let subject = Subject { id: 0, owner, netns: answered.netns, cgroup, container, pod, unit };
+        self.filter.states.is_empty()
+            && self.filter.processes.is_empty()
+            && self.filter.place.wants(&subject, reset.time_ns, false)
+            && self.filter.workloads.wants(&subject)
+            && self.ends(&answered.tuple, None, State::Close, State::Close) == Verdict::Yes
     }
 
     /// Whether a socket of the snapshot is wanted.
@@ -210,6 +225,7 @@ impl Router {
             Record::Transition(_)
             | Record::Start(_)
             | Record::Aggregate(_)
+            | Record::Reset(_)
             | Record::Lost(_)
             | Record::Stop(_) => true,
         }

@@ -279,6 +279,10 @@ pub struct Hooks {
     pub hash_add_result: u32,
     /// 1 where `tcp_send_reset` has a reason (6.10, commit 120391ef9ca8).
     pub reset_reason: u32,
+    /// `SKB_DROP_REASON_NO_SOCKET`; 0 where `kfree_skb` has no reason.
+    pub no_socket: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Byte offsets of the classic tracepoint's fields, from its `format` file.

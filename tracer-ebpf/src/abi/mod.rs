@@ -61,4 +61,4 @@ pub mod state {
 /// The layout of the records, the ring and the counters. A version with another number cannot read them: raise it when a field changes
 /// its place or its meaning, or when a reader takes the absence of a new bit or record for an answer.
 #[cfg(not(target_arch = "bpf"))]
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;

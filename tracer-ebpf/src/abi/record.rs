@@ -31,6 +31,8 @@ pub mod kind {
     pub const PROCESS: u8 = 11;
     /// A socket that the kernel itself uses, from `iter/tcp`; `extra` is its inode number, the low half.
     pub const OF_KERNEL: u8 = 12;
+    /// A segment for which there is no socket was answered by a reset; `extra` is the segment's TCP flags.
+    pub const RESET: u8 = 13;
 }
 
 /// What happened to a process ([`Head::new`] of [`kind::PROCESS`]).
@@ -334,4 +336,10 @@ pub struct PerCpu {
     pub expiring: u64,
     /// Opened sockets without a stack: the process had used up its rate, or the ring was full.
     pub lost_stacks: u64,
+    /// Resets without a socket that have no record: the second had its records, or the ring was full.
+    pub resets: u64,
+    /// When the present second of such records began, `CLOCK_MONOTONIC` ns.
+    pub resets_began_ns: u64,
+    /// Resets in that second, with or without a record.
+    pub resets_written: u64,
 }

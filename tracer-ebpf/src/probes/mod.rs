@@ -4,6 +4,7 @@ mod calls;
 mod emit;
 mod iter;
 mod mini;
+mod no_socket;
 mod opened;
 mod processes;
 mod python;

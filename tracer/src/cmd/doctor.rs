@@ -118,6 +118,7 @@ fn examine(args: &DoctorArgs) -> Results {
         ring_bytes: args.ring_size,
         // Nothing is traced while the hooks are tried: no namespace has this number.
         filter: Filter { place: Place { netns: Some(1), ..Place::default() }, ..Filter::default() },
+        resets: true,
         hunt: None,
     };
     let looked = look(None, |_| false, |_| {});

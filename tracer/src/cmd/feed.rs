@@ -109,6 +109,7 @@ impl Feed {
                 let mut session = Session::new(transition_filter(filter)?, run, stuck, kernel, output)?;
                 session.settings.nap = NAP;
                 session.all_states = kinds.contains(RecordKind::Connection);
+                session.resets = kinds.contains(RecordKind::Reset);
                 Ok(session)
             };
             session::run(open, kernel)

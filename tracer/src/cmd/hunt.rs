@@ -83,6 +83,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
         let format = format(args, &output);
         Ok(Session {
             all_states: false,
+            resets: false,
             filter,
             kernel: &args.kernel,
             cmdline: false,

@@ -14,7 +14,7 @@ use super::{
     sinks,
 };
 use crate::{
-    model::{Record, Start},
+    model::{Record, RecordKind, Start},
     pipeline::{GRACE, Reload, Stream, Streams},
     restart::Resume,
     settings::{Settings, Sink},
@@ -110,6 +110,13 @@ impl Reloader {
         if !self.is_same_tracer(&settings) {
             message!(
                 "{}: settings outside of [sinks] have changed; restart sockstate to apply them",
+                self.reader.path().display()
+            );
+        }
+        let want_resets = |settings: &Settings| sinks::want(settings, RecordKind::Reset);
+        if want_resets(&settings) && !want_resets(&self.settings) {
+            message!(
+                "{}: a sink wants records of resets, and no sink did at the start; restart sockstate to get them",
                 self.reader.path().display()
             );
         }

@@ -84,8 +84,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let path = args.config.clone();
     let host_of_sinks = sinks.clone();
     let watching = sinks.clone();
-    let has_connections = |sink: &Sink| sink.section.common.records.contains(&RecordKind::Connection);
-    let all_states = settings.sinks.iter().any(has_connections);
+    let has = |kind| sinks::want(&settings, kind);
+    let (all_states, resets) = (has(RecordKind::Connection), has(RecordKind::Reset));
     let open = || {
         let metrics = metrics.map(|address| sinks.serve_metrics(address)).transpose()?;
         let open = Box::new(move |start: &Start, resume: Option<Resume>| {
@@ -104,7 +104,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
             Box::new(move |cluster, asked| watching.watch_cluster(&args, cluster, asked))
         };
         let watch_cluster = kubernetes.map(watch);
-        Ok(Session { pin: pin.as_deref(), host: host_name, watch_cluster, notifier, all_states, ..session })
+        let (pin, host) = (pin.as_deref(), host_name);
+        Ok(Session { pin, host, watch_cluster, notifier, all_states, resets, ..session })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
     let code = host.run(open, sharing);

@@ -71,6 +71,8 @@ pub(super) struct Session<'a> {
     pub(super) settings: pipeline::Settings,
     /// The kernel programs report all changes of state, also those that the filter excludes: paths of connections have them.
     pub(super) all_states: bool,
+    /// The kernel programs report resets without a socket.
+    pub(super) resets: bool,
     /// The directory of the pins.
     pub(super) pin: Option<&'a Path>,
     /// The name of this host in records; `None` for the system's.
@@ -101,6 +103,7 @@ impl<'a> Session<'a> {
             } else {
                 self.filter.clone()
             },
+            resets: self.resets,
             hunt: self.hunt.clone(),
         }
     }
@@ -129,6 +132,7 @@ impl<'a> Session<'a> {
                 nap: pipeline::SHORT_NAP,
             },
             all_states: false,
+            resets: false,
             pin: None,
             host: None,
             watch_cluster: None,

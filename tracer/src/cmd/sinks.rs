@@ -8,13 +8,18 @@ use super::{
 };
 use crate::{
     format::{Format, Json, Stamp, convert},
-    model::{LostPlace, RecordKinds, Start},
+    model::{LostPlace, RecordKind, RecordKinds, Start},
     pipeline::{MetricsStream, RecordStream, Stream, WriteNumbers},
     restart::Resume,
     route::Router,
     settings::{Settings, Sink},
     sinks::{self, Inherited, Queue, Running, SinkError, SinkSection, SinkSettings},
 };
+
+/// Whether a sink names this kind among its records.
+pub(super) fn want(settings: &Settings, kind: RecordKind) -> bool {
+    settings.sinks.iter().any(|sink| sink.section.common.records.contains(&kind))
+}
 
 /// A stream for each sink.
 pub(super) fn streams(

@@ -90,7 +90,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
         let format = format(args, kinds, &output);
         let output = session::direct(output, format, &args.stream);
         let session = Session::new(filter, &args.run, &args.stuck, &args.kernel, output)?;
-        Ok(Session { all_states: kinds.contains(RecordKind::Connection), ..session })
+        let all_states = kinds.contains(RecordKind::Connection);
+        Ok(Session { all_states, resets: kinds.contains(RecordKind::Reset), ..session })
     };
     session::run(open, &args.kernel)
 }

@@ -50,8 +50,9 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
     let nat = ends.and_then(|ends| ends.nat.as_ref());
     let local_side = Side { end: local, nat: nat.map(|nat| &nat.local), sent };
     let remote_side = Side { end: remote, nat: nat.map(|nat| &nat.remote), sent: received };
-    let (source, destination) =
-        if fields.role == Some("server") { (remote_side, local_side) } else { (local_side, remote_side) };
+    // A reset answers a segment of the peer.
+    let from_peer = fields.role == Some("server") || matches!(line.kind, Kind::Reset(_));
+    let (source, destination) = if from_peer { (remote_side, local_side) } else { (local_side, remote_side) };
     document.put("@timestamp", &fields.time);
     document.object("container", |container| {
         container.put("id", &fields.container);
@@ -124,11 +125,13 @@ fn event(line: &Line<'_>, fields: &Fields<'_>, event: &mut Object<'_>) {
             | Kind::Resync(_)
             | Kind::Stuck(_)
             | Kind::Resolved(_)
+            | Kind::Reset(_)
     );
     let r#type: &[&str] = match (&line.kind, fields.to) {
         (Kind::Transition(_), Some("ESTABLISHED")) => &["connection", "start"],
         (Kind::Transition(_), Some("CLOSE")) => &["connection", "end"],
         (Kind::Connection(lifespan), _) if lifespan.is_final => &["connection", "end"],
+        (Kind::Reset(_), _) => &["connection", "denied"],
         (Kind::Lost(_), _) => &["error"],
         _ if is_connection => &["connection", "info"],
         _ => &["info"],

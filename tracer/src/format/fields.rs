@@ -105,6 +105,10 @@ impl<'a> Fields<'a> {
                     .stamp(&aggregate.stamp)
                     .workload(&aggregate.workload)
             },
+            Kind::Reset(reset) => Self {
+                ends: reset.segment.as_ref().map(|segment| &segment.ends),
+                ..Self::head(reset.seq, reset.time).stamp(&reset.stamp)
+            },
             Kind::Lost(lost) => {
                 Self { place: known(&lost.place), ..Self::head(lost.seq, lost.time).stamp(&lost.stamp) }
             }

@@ -201,6 +201,7 @@ impl Format for HuntReport {
             Record::Transition(_)
             | Record::Connection(_)
             | Record::Aggregate(_)
+            | Record::Reset(_)
             | Record::Lost(_)
             | Record::Start(_)
             | Record::Snapshot(_)

@@ -71,6 +71,16 @@ pub(super) fn message<'a>(line: &'a Line<'_>, fields: &'a Fields<'_>) -> impl Di
                 aggregate.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
             }
             Kind::Aggregate(aggregate) => write!(f, "{} x {from} -> {to}", aggregate.count),
+            Kind::Reset(reset) => match &reset.segment {
+                Some(segment) => {
+                    end(segment.ends.local.as_ref(), f)?;
+                    f.write_str(" <- ")?;
+                    end(segment.ends.remote.as_ref(), f)?;
+                    segment.flags.iter().try_for_each(|flag| write!(f, " {flag}"))?;
+                    f.write_str(": reset, there is no socket")
+                }
+                None => write!(f, "{} more resets, there are no sockets", reset.count),
+            },
             Kind::Lost(lost) => {
                 match lost.count {
                     Some(count) => count.fmt(f)?,

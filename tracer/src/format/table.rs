@@ -233,6 +233,18 @@ impl Table {
                 let time = self.time(lost.time_ns, self.digits());
                 return Some(self.layout.row(&[time], 1, &self.paint(palette::STUCK_SGR, &text)));
             }
+            Record::Reset(reset) => {
+                let text = match &reset.answered {
+                    Some(answered) => {
+                        let (local, remote) = endpoints(&answered.tuple, None);
+                        let flags: Vec<&str> = answered.flags().collect();
+                        format!("{local} <- {remote} {}: reset, there is no socket", flags.join(" "))
+                    }
+                    None => format!("{} more resets, there are no sockets", number(reset.count)),
+                };
+                let time = self.time(reset.time_ns, self.digits());
+                return Some(self.layout.row(&[time], 1, &text));
+            }
             Record::Aggregate(aggregate) if aggregate.of_connections => {
                 let cause = aggregate.cause.map_or("-", Cause::name);
                 let count = number(aggregate.count);

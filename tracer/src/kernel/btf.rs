@@ -22,10 +22,11 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 
 /// Types other than structures that are looked up, by kind and name.
-const NAMED: [(u32, &str); 3] = [
+const NAMED: [(u32, &str); 4] = [
     (KIND_FUNC, "inet_csk_reqsk_queue_hash_add"),
     (KIND_TYPEDEF, "btf_trace_tcp_send_reset"),
     (KIND_ENUM, "sk_rst_reason"),
+    (KIND_ENUM, "skb_drop_reason"),
 ];
 /// Typedef, volatile, const, restrict, type tag: they refer to another type.
 const KIND_MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
@@ -68,6 +69,8 @@ pub(super) struct KernelTypes {
     pub(super) has_reset_reason: bool,
     /// Names of `enum sk_rst_reason` without their prefix.
     pub(super) reset_reasons: Vec<String>,
+    /// `SKB_DROP_REASON_NO_SOCKET`; 0 where `kfree_skb` has no reason.
+    pub(super) no_socket: u32,
 }
 
 impl KernelTypes {
@@ -77,6 +80,7 @@ impl KernelTypes {
         hash_add_result: 0,
         has_reset_reason: false,
         reset_reasons: Vec::new(),
+        no_socket: 0,
     };
 }
 
@@ -118,7 +122,7 @@ pub(super) fn parse(path: &Path, data: Vec<u8>) -> Result<KernelTypes, BtfError>
             }
         }
     }
-    let [hash_add, send_reset, reasons] = types.named;
+    let [hash_add, send_reset, reasons, drop_reasons] = types.named;
     let hash_add = hash_add.and_then(|id| types.prototype(id));
     let send_reset = send_reset.and_then(|id| types.prototype(id));
     Ok(KernelTypes {
@@ -127,6 +131,10 @@ pub(super) fn parse(path: &Path, data: Vec<u8>) -> Result<KernelTypes, BtfError>
         // After the context pointer: sk, skb, and since 6.10 the reason.
         has_reset_reason: send_reset.is_some_and(|(parameters, _)| parameters > 3),
         reset_reasons: reasons.map(|id| types.enumerators(id, "SK_RST_REASON_")).unwrap_or_default(),
+        no_socket: drop_reasons.map_or(0, |id| {
+            let names = types.enumerators(id, "SKB_DROP_REASON_");
+            names.iter().position(|name| name == "NO_SOCKET").map_or(0, |value| value as u32)
+        }),
     })
 }
 

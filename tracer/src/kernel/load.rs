@@ -45,6 +45,8 @@ pub struct Request {
     /// Size of the ring in bytes, a power of two.
     pub ring_bytes: u32,
     pub filter: Filter,
+    /// Report resets for which there is no socket.
+    pub resets: bool,
     /// The processes whose stacks [`Loaded::hunt`] copies.
     pub hunt: Option<Hunt>,
 }
@@ -143,6 +145,7 @@ pub fn for_iterators() -> Result<Loaded, KernelError> {
         btf: None,
         ring_bytes: 4096,
         filter: Filter::default(),
+        resets: false,
         hunt: None,
     };
     unattached(&request, Hook::TpBtf, Tier::None)
@@ -300,7 +303,25 @@ impl Loader<'_> {
                 self.keep(links, (&format!("tp_btf/{tracepoint}"), purpose), link);
             }
         }
+        if self.request.resets {
+            self.no_socket(ebpf, btf, links);
+        }
         Ok(sees_resets)
+    }
+
+    /// Attaches the program for resets without a socket.
+    fn no_socket(&mut self, ebpf: &mut Ebpf, btf: Option<&Btf>, links: &mut Links) {
+        let link = match btf {
+            Some(_) if self.types.no_socket == 0 => {
+                Err("this kernel does not tell why it drops a packet (Linux 5.17 does)".into())
+            }
+            Some(btf) => attach::tp_btf(ebpf, "no_socket", "kfree_skb", btf),
+            None => Err("no BTF".into()),
+        };
+        if let Err(error) = &link {
+            self.degraded.push(format!("no records of resets ({})", chain(&**error)));
+        }
+        self.keep(links, ("tp_btf/kfree_skb", "resets for which there is no socket"), link);
     }
 
     fn keep(
@@ -344,6 +365,8 @@ impl Loader<'_> {
             req_timer: 1,
             hash_add_result: self.types.hash_add_result,
             reset_reason: self.types.has_reset_reason.into(),
+            no_socket: self.types.no_socket,
+            pad: 0,
         };
         if tier == Tier::Timers {
             [hooks.tw_timer, hooks.req_timer] =

@@ -52,7 +52,7 @@ pub const STREAM: ListLimits = ListLimits {
     holders: ListLimit { items: 64, bytes: 32 << 10 },
     listeners: ListLimit { items: 16, bytes: 8 << 10 },
     listening: ListLimit { items: 16, bytes: 4 << 10 },
-    messages: ListLimit { items: 16, bytes: 3 << 10 },
+    messages: ListLimit { items: 16, bytes: 2 << 10 },
 };
 /// Limits for a line of a look (`sockstate stuck`, `sockets`), which no datagram has to carry.
 pub const LOOK: ListLimits = ListLimits {

@@ -155,6 +155,8 @@ pub enum EventKind {
         /// close() with `SO_LINGER` and a time of 0.
         linger_0: bool,
     },
+    /// This host has answered a segment with these TCP flags by a reset, because there is no socket for it.
+    Reset { flags: u8 },
     /// The kernel has bound the local port of a connect.
     PortKnown,
     /// The iterator lists a socket that exists.

@@ -17,6 +17,7 @@ mod python;
 mod reason;
 mod record;
 mod record_kind;
+mod reset;
 mod socket;
 mod stack;
 mod state;
@@ -46,6 +47,7 @@ pub use record::{
     SocketCounts, Start, Stop, Stuck, Transferred, Transition,
 };
 pub use record_kind::{RecordKind, RecordKinds};
+pub use reset::{Answered, Reset, TCP_FLAGS};
 pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
 pub use stack::{Frame, MissingStack, OpenedBy, Opening, Registers, Stack, Unnamed};
 pub use state::{ParseStateError, State, StateSet};

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use super::{
-    Address, ClusterPeer, Container, Diagnosis, Dwell, Lifespan, MissingStack, Nat, Pod, SocketReport, Stack,
-    State, Subject, Traffic, Tuple,
+    Address, ClusterPeer, Container, Diagnosis, Dwell, Lifespan, MissingStack, Nat, Pod, Reset, SocketReport,
+    Stack, State, Subject, Traffic, Tuple,
 };
 
 /// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
@@ -449,6 +449,7 @@ pub enum Record {
     Resync(Resync),
     Stuck(Stuck),
     Resolved(Resolved),
+    Reset(Reset),
     Lost(Lost),
     Stop(Stop),
 }
@@ -466,6 +467,7 @@ impl Record {
             Self::Resync(resync) => resync.time_ns,
             Self::Stuck(stuck) => stuck.time_ns,
             Self::Resolved(resolved) => resolved.time_ns,
+            Self::Reset(reset) => reset.time_ns,
             Self::Lost(lost) => lost.time_ns,
             Self::Stop(stop) => stop.time_ns,
         }
@@ -481,7 +483,7 @@ impl Record {
             Self::Resync(resync) => Some(&resync.conn),
             Self::Stuck(stuck) => Some(&stuck.conn),
             Self::Resolved(resolved) => Some(&resolved.conn),
-            Self::Start(_) | Self::Aggregate(_) | Self::Lost(_) | Self::Stop(_) => None,
+            Self::Start(_) | Self::Aggregate(_) | Self::Reset(_) | Self::Lost(_) | Self::Stop(_) => None,
         }
     }
 }

@@ -13,12 +13,13 @@ pub enum RecordKind {
     Resync,
     Stuck,
     Resolved,
+    Reset,
     Lost,
     Stop,
 }
 
 impl RecordKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Snapshot,
         Self::Transition,
@@ -27,6 +28,7 @@ impl RecordKind {
         Self::Resync,
         Self::Stuck,
         Self::Resolved,
+        Self::Reset,
         Self::Lost,
         Self::Stop,
     ];
@@ -47,6 +49,7 @@ impl RecordKind {
             Self::Resync => "resync",
             Self::Stuck => "stuck",
             Self::Resolved => "resolved",
+            Self::Reset => "reset",
             Self::Lost => "lost",
             Self::Stop => "stop",
         }
@@ -63,6 +66,7 @@ impl RecordKind {
             Record::Resync(_) => Self::Resync,
             Record::Stuck(_) => Self::Stuck,
             Record::Resolved(_) => Self::Resolved,
+            Record::Reset(_) => Self::Reset,
             Record::Lost(_) => Self::Lost,
             Record::Stop(_) => Self::Stop,
         }
@@ -75,8 +79,8 @@ pub struct RecordKinds(u16);
 
 impl RecordKinds {
     pub const ALL: Self = Self(u16::MAX);
-    /// Without `connection`: it repeats what the transitions say.
-    pub const DEFAULT: Self = Self(!(1 << RecordKind::Connection as u16));
+    /// Without `connection`, which repeats what the transitions say, and `reset`, which is about no connection.
+    pub const DEFAULT: Self = Self(!(1 << RecordKind::Connection as u16 | 1 << RecordKind::Reset as u16));
 
     /// These, and the kinds that every stream has; [`RecordKinds::DEFAULT`] if none is named. A stream that counts its transitions has `aggregate` records
     /// instead of them, so that each of the two names stands for both.
@@ -110,6 +114,7 @@ mod tests {
         assert_eq!(names(&[]).len(), 9);
         assert_eq!(names(&[RecordKind::Connection]), ["start", "connection", "lost", "stop"]);
         assert_eq!(names(&[RecordKind::Stuck]), ["start", "stuck", "lost", "stop"]);
+        assert_eq!(names(&[RecordKind::Reset]), ["start", "reset", "lost", "stop"]);
         assert_eq!(names(&[RecordKind::Lost]), ["start", "lost", "stop"]);
         assert_eq!(names(&[RecordKind::Aggregate]), ["start", "transition", "aggregate", "lost", "stop"]);
     }

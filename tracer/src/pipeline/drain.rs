@@ -37,6 +37,11 @@ impl Pipeline {
                     hunter.opened(conn, opening);
                 }
             }
+            Ok(Event { time_ns, netns, tuple, kind: EventKind::Reset { flags }, .. }) => {
+                if let Some(reset) = streams.resets.record(time_ns, netns, &tuple, flags) {
+                    router.route(&Record::Reset(reset), |record| streams.record(record));
+                }
+            }
             Ok(event) => {
                 let mut is_hidden = false;
                 for update in table.apply(&event, enricher) {

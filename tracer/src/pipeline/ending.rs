@@ -45,7 +45,7 @@ impl Pipeline {
             let is_last = taken == 0 || (self.state_writer.is_some() && is_enough);
             if is_last {
                 self.settle();
-                self.report_losses()?;
+                self.report_losses(true)?;
                 self.stop(reason);
             }
             self.store_last_id();

@@ -153,8 +153,8 @@ impl Pipeline {
     /// Runs the periodic tasks that are due.
     fn run_periodic_tasks(&mut self, schedule: &mut Schedule, taken: usize) -> Result<(), PipelineError> {
         if is_due(schedule.losses_at()) {
-            let any = self.report_losses()?;
-            schedule.losses_read(any);
+            let any = self.report_losses(false)?;
+            schedule.losses_read(any, self.streams.resets.may_be_counted(monotonic_ns()));
         }
         if is_due(schedule.resync_at()) {
             let done = self.resync();

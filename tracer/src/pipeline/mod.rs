@@ -18,6 +18,7 @@ mod nap;
 mod outgoing;
 mod owners;
 mod record_stream;
+mod resets;
 mod resync;
 mod schedule;
 mod service_reports;
@@ -47,13 +48,13 @@ use crate::{
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
     model::{
-        Diagnosis, Lifespan, LostPlace, MetricLabels, MissingStack, Reason, Record, Snapshot, SocketReport,
-        Start, Stuck,
+        Diagnosis, Lifespan, LostPlace, MetricLabels, MissingStack, Reason, Record, Reset, Snapshot,
+        SocketReport, Start, Stuck,
     },
     restart::StateWriter,
     route::Router,
     sinks::OutputError,
-    source::{HolderFinder, KernelSource, NatFinder, SourceError},
+    source::{HolderFinder, KernelSource, Losses, NatFinder, SourceError},
     track::Table,
 };
 
@@ -254,14 +255,20 @@ impl Pipeline {
 
     /// Reads the counters of losses, stores them for the next process, and reports the new losses. Returns whether the table may be wrong
     /// now: lost call stacks do not matter to it.
-    fn report_losses(&mut self) -> Result<bool, PipelineError> {
+    fn report_losses(&mut self, is_end: bool) -> Result<bool, PipelineError> {
         let before: u64 = self.streams.summary.lost.values().sum();
         let looked_ns = now_ns();
         let all = self.source.losses()?;
-        if let Some(writer) = &self.state_writer {
-            writer.note_losses(all);
-        }
         let losses = self.source.unreported(all);
+        let resets = self.streams.resets.report(losses.resets, monotonic_ns(), is_end);
+        if let Some(writer) = &self.state_writer {
+            let unreported = losses.resets - self.streams.resets.reported().min(losses.resets);
+            writer.note_losses(Losses { resets: all.resets - unreported, ..all });
+        }
+        if let Some(count) = resets {
+            let reset = Record::Reset(Reset { time_ns: now_ns(), answered: None, count });
+            self.router.route(&reset, |record| self.streams.record(record));
+        }
         self.streams.lost(LostPlace::Ring, losses.ring, looked_ns, now_ns());
         self.streams.lost(LostPlace::Evidence, losses.evidence, looked_ns, now_ns());
         self.streams.lost(LostPlace::Recursion, losses.recursion, looked_ns, now_ns());

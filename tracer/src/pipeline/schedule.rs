@@ -74,10 +74,10 @@ impl Schedule {
         self.unchecked.then(|| self.losses_at + LOSS_CHECK)
     }
 
-    /// The counters of losses were read; after a loss the table is compared soon.
-    pub(super) fn losses_read(&mut self, any: bool) {
+    /// The counters of losses were read, and are read `again` although no records come; after a loss the table is compared soon.
+    pub(super) fn losses_read(&mut self, any: bool, again: bool) {
         self.losses_at = Instant::now();
-        self.unchecked = !self.quiet;
+        self.unchecked = again || !self.quiet;
         if any {
             let soon = self.losses_at + LOSS_RESYNC;
             self.resync_at = self.resync_at.map(|at| at.min(soon));

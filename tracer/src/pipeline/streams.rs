@@ -8,7 +8,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{metrics_stream::MetricsStream, now_ns, outgoing::Outgoing, record_stream::RecordStream};
+use super::{
+    metrics_stream::MetricsStream, now_ns, outgoing::Outgoing, record_stream::RecordStream, resets::Resets,
+};
 use crate::{
     metrics::{Counts, Numbers, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Record, Tuple},
@@ -183,6 +185,8 @@ pub struct Streams {
     begun_ns: Option<i64>,
     /// `None` where no metrics are asked for.
     pub(super) counts: Option<Counts>,
+    /// Resets for which there is no socket.
+    pub(super) resets: Resets,
 }
 
 impl Streams {
@@ -190,9 +194,9 @@ impl Streams {
     #[must_use]
     pub fn new(list: Vec<Stream>, most: Option<u64>) -> Self {
         let most = most.unwrap_or(u64::MAX);
-        let (retired, summary) = (Vec::new(), Summary::default());
-        let looked_ns = BTreeMap::new();
-        Self { list, retired, ended: BTreeMap::new(), most, summary, looked_ns, begun_ns: None, counts: None }
+        let (retired, summary, resets) = (Vec::new(), Summary::default(), Resets::default());
+        let (ended, looked_ns, begun_ns, counts) = (BTreeMap::new(), BTreeMap::new(), None, None);
+        Self { list, retired, ended, most, summary, looked_ns, begun_ns, counts, resets }
     }
 
     pub(super) fn record(&mut self, record: &Record) {

@@ -26,6 +26,8 @@ const HALF: usize = WORDS / 2;
 const WAITING: usize = 4;
 const LAST_ID: usize = 5;
 const INSTANCE: usize = 6;
+/// Resets without a socket that were reported as a number.
+const RESETS: usize = 7;
 /// The first sink's place.
 const FIRST_SINK: usize = 8;
 /// Numbers of one sink in the first half.
@@ -72,13 +74,20 @@ impl Ledger {
     /// Losses that were reported.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        Losses { ring: self.get(0), evidence: self.get(1), recursion: self.get(2), stacks: self.get(3) }
+        Losses {
+            ring: self.get(0),
+            evidence: self.get(1),
+            recursion: self.get(2),
+            stacks: self.get(3),
+            resets: self.get(RESETS),
+        }
     }
 
     /// Notes losses that are reported.
     pub fn set_losses(&self, losses: Losses) {
         let all = [losses.ring, losses.evidence, losses.recursion, losses.stacks];
         all.into_iter().enumerate().for_each(|(at, count)| self.set(at, count));
+        self.set(RESETS, losses.resets);
     }
 
     /// Transitions that were read from the ring and are in no stream yet.

@@ -29,7 +29,7 @@
 //! | 32 | transitions that were read from the ring and are in no stream yet |
 //! | 40 | the last id that a connection was given |
 //! | 48 | instance: the upper bits of the ids; the saved table must have the same (0 in the first versions) |
-//! | 56 | unused |
+//! | 56 | reported resets without a socket that have no record |
 //! | 64 + 40 *n* | sink *n*: CRC-32 of its name, plus 1; 0 where there is no sink |
 //! | 72 + 40 *n* | sink *n*: the instance that gave the numbers |
 //! | 80 + 40 *n* | sink *n*: the last number that was given to a record |

@@ -46,7 +46,8 @@ pub(super) fn begin(
     let mut lost = None;
     let mut loaded = kernel::load_beside(request, &mut || lost = losses())?;
     // The hooks of other events were attached since then.
-    let lost = lost.zip(losses()).map(|(lost, now)| Losses { evidence: now.evidence, ..lost });
+    let lost =
+        lost.zip(losses()).map(|(lost, now)| Losses { evidence: now.evidence, resets: now.resets, ..lost });
     // The program must not outlive its links.
     drop(counters);
     if let Err(error) = loaded.watch_as(objects.processes) {

@@ -27,8 +27,8 @@ pub enum SyncName {
 /// The keys that all sinks have: which records the sink gets, and how it delivers them.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct CommonArgs {
-    /// Send only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs. start, stop and lost are always
-    /// sent. With aggregate, transitions are the counts of each window.
+    /// Send only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs, resets. start, stop and lost are
+    /// always sent. With aggregate, transitions are the counts of each window.
     #[arg(long, value_name = "KINDS", value_parser = parse_record_kind, value_delimiter = ',')]
     pub records: Vec<RecordKind>,
     /// Count transitions in windows of this length, by service, peer and states, instead of sending each.

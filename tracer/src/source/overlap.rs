@@ -139,7 +139,9 @@ impl Key {
             | EventKind::ResetReceived(state)
             | EventKind::ResetSent { state, .. } => (Some(*state), None),
             EventKind::Process { task, ended } => (None, Some((task.pid, *ended))),
-            EventKind::MiniEnd(_) | EventKind::Cookie | EventKind::PortKnown => (None, None),
+            EventKind::MiniEnd(_) | EventKind::Cookie | EventKind::PortKnown | EventKind::Reset { .. } => {
+                (None, None)
+            }
             // The iterators write these, and only a hunt opens sockets; it pins nothing.
             EventKind::Socket { .. }
             | EventKind::Held { .. }

@@ -58,6 +58,9 @@ pub struct Losses {
     pub recursion: u64,
     /// Stacks that were not copied.
     pub stacks: u64,
+    /// Resets without a socket that have no record. They are no losses: a record has their number.
+    #[serde(default)]
+    pub resets: u64,
 }
 
 impl Losses {
@@ -67,6 +70,7 @@ impl Losses {
             evidence: of(self.evidence, other.evidence),
             recursion: of(self.recursion, other.recursion),
             stacks: of(self.stacks, other.stacks),
+            resets: of(self.resets, other.resets),
         }
     }
 
@@ -132,6 +136,7 @@ impl LossCounters {
             evidence: sum(|cpu| cpu.lost_evidence),
             recursion,
             stacks: sum(|cpu| cpu.lost_stacks),
+            resets: sum(|cpu| cpu.resets),
         })
     }
 }

@@ -193,7 +193,7 @@ impl Story {
             }
             Record::Lost(lost) => *self.lost.entry(lost.place).or_default() += lost.count,
             Record::Start(start) => self.host = Some((start.host.clone(), start.kernel.clone())),
-            Record::Connection(_) | Record::Aggregate(_) | Record::Stop(_) => {}
+            Record::Connection(_) | Record::Aggregate(_) | Record::Reset(_) | Record::Stop(_) => {}
         }
         // A snapshot's time is when the state began, perhaps long ago.
         if !matches!(record, Record::Snapshot(_)) {

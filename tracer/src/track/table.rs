@@ -299,8 +299,8 @@ impl Table {
             EventKind::Process { task, ended: false } => {
                 self.owners.process_renewed(&mut self.conns, task, event.time_ns, identities);
             }
-            // `Opened` goes to the hunter before it gets here, and only a look asks for `OfKernel`.
-            EventKind::Opened(_) | EventKind::OfKernel { .. } => {}
+            // `Opened` and `Reset` go elsewhere before they get here, and only a look asks for `OfKernel`.
+            EventKind::Opened(_) | EventKind::Reset { .. } | EventKind::OfKernel { .. } => {}
             EventKind::ResetSent { state, reason, linger_0 } => {
                 self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 });
             }

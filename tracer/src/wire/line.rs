@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aggregate, Lifespan, Lost, ReadError, Resolved, Resync, Snapshot, Stamp, Start, Stop, Stuck, Text, Time,
-    Transition, text::append,
+    Aggregate, Lifespan, Lost, ReadError, Reset, Resolved, Resync, Snapshot, Stamp, Start, Stop, Stuck, Text,
+    Time, Transition, text::append,
 };
 use crate::model::Record;
 
@@ -37,6 +37,7 @@ pub enum Kind<'a> {
     Resync(Resync<'a>),
     Stuck(Box<Stuck<'a>>),
     Resolved(Resolved<'a>),
+    Reset(Reset<'a>),
     Lost(Lost<'a>),
     Stop(Stop<'a>),
     #[serde(untagged)]
@@ -97,6 +98,7 @@ impl<'a> Line<'a> {
             Record::Resync(resync) => Kind::Resync(Resync::of(seq, resync, stamp)),
             Record::Stuck(stuck) => Kind::Stuck(Box::new(Stuck::of(seq, stuck, stamp))),
             Record::Resolved(resolved) => Kind::Resolved(Resolved::of(seq, resolved, stamp)),
+            Record::Reset(reset) => Kind::Reset(Reset::of(seq, reset, stamp)),
             Record::Lost(lost) => Kind::Lost(Lost::of(seq, lost, stamp)),
             Record::Stop(stop) => Kind::Stop(Stop::of(seq, stop, stamp)),
         })
@@ -135,6 +137,7 @@ impl<'a> Line<'a> {
             "resync" => Kind::Resync(of(text)?),
             "stuck" => Kind::Stuck(of(text)?),
             "resolved" => Kind::Resolved(of(text)?),
+            "reset" => Kind::Reset(of(text)?),
             "lost" => Kind::Lost(of(text)?),
             "stop" => Kind::Stop(of(text)?),
             _ => {
@@ -160,6 +163,7 @@ impl Kind<'_> {
             Self::Resync(_) => "resync",
             Self::Stuck(_) => "stuck",
             Self::Resolved(_) => "resolved",
+            Self::Reset(_) => "reset",
             Self::Lost(_) => "lost",
             Self::Stop(_) => "stop",
             Self::Other(other) => &other.kind,

@@ -18,6 +18,7 @@ mod look;
 mod names;
 mod opened;
 mod read;
+mod reset;
 #[cfg(feature = "schema")]
 mod schema;
 #[cfg(feature = "schema")]
@@ -41,6 +42,7 @@ pub use look::{GapReason, Group, LookLine, gap_reasons};
 pub use names::{Named, named};
 pub use opened::{Frame, Opened};
 pub use read::{Parser, ReadError};
+pub use reset::{Reset, Segment};
 #[cfg(feature = "schema")]
 pub use schema::{events_schema, look_schema};
 pub use socket::{

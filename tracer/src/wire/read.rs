@@ -108,6 +108,7 @@ impl Parser {
             Kind::Resolved(resolved) => {
                 Record::Resolved(resolved.record(self.conn(&resolved.conn, &resolved.socket)?)?)
             }
+            Kind::Reset(reset) => Record::Reset(reset.record()?),
             Kind::Lost(lost) => Record::Lost(lost.record()?),
             Kind::Start(start) => Record::Start(start.record(&mut self.texts)?),
             Kind::Stop(stop) => Record::Stop(stop.record(&mut self.texts)?),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, marker::PhantomData};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{Text, names::one_of};
-use crate::model::{ConnId, MissingStack, State};
+use crate::model::{ConnId, MissingStack, State, TCP_FLAGS};
 
 /// A schema of its own among the definitions, or a schema that each use repeats.
 macro_rules! schemas {
@@ -47,11 +47,29 @@ schemas! {
         "type": "string",
         "enum": ["EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP"],
     };
+    TcpFlag, "tcp_flag", inline: true, {
+        "type": "string",
+        "enum": TCP_FLAGS,
+    };
     Address, "address", inline: false, {
         "description": "An IPv4 or IPv6 address. A v4-mapped address is written as IPv4.",
         "type": "string",
         "minLength": 2,
     };
+}
+
+/// The ends of a segment that has no socket: the keys of `Ends` that do not come from a socket.
+#[derive(JsonSchema)]
+pub(super) struct SegmentEnds<'a> {
+    /// The protocols, and an identity of the connection that both hosts compute alike.
+    #[expect(dead_code, reason = "only its schema is used")]
+    network: super::Network<'a>,
+    /// This side, the segment's destination.
+    #[expect(dead_code, reason = "only its schema is used")]
+    local: super::End,
+    /// The other side, the segment's source.
+    #[expect(dead_code, reason = "only its schema is used")]
+    remote: super::End,
 }
 
 /// The instance of a stream.
@@ -62,6 +80,9 @@ pub(super) struct Address;
 
 /// An event that epoll waits for.
 pub(super) struct EpollEvent;
+
+/// The name of a flag of a TCP header.
+pub(super) struct TcpFlag;
 
 /// Whether a hunt saw how a connection was opened.
 pub(super) struct Opening;
