@@ -108,7 +108,7 @@ pub struct Json {
     pairs: Vec<Option<Fragment<112>>>,
     roles: [Fragment<32>; 4],
     /// Both ends, also beyond translations, and the subject, by its number.
-    middles: TextCache<(Tuple, Option<Nat>, Option<Arc<ClusterPeer>>, u64)>,
+    middles: TextCache<MiddleKey>,
     /// By the subject's number: a number never gets another subject.
     subjects: TextCache<u64>,
     line_ends: TextCache<LineEnd>,
@@ -261,8 +261,10 @@ impl Json {
     }
 }
 
-/// All that the text of both ends and the subject is made of.
-fn middle_key(conn: &Connection) -> (Tuple, Option<Nat>, Option<Arc<ClusterPeer>>, u64) {
+/// All that the text of both ends and the subject is made of; the last one is the subject's number.
+type MiddleKey = (Tuple, Option<Nat>, Option<Arc<ClusterPeer>>, u64);
+
+fn middle_key(conn: &Connection) -> MiddleKey {
     (conn.tuple, conn.nat.as_deref().copied(), conn.peer.clone(), conn.subject.id)
 }
 
