@@ -16,7 +16,7 @@ use crate::{
     observer::wait_for_states,
     restart::{DaemonFiles, end, kill, reported_pair, state_files},
     sockets::{Kind, fresh_port, reset_on_close},
-    test,
+    test, windows,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -35,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.push(test("connections: restart: the path goes on in the next daemon", goes_on));
     tests.push(test("connections: restart: killed, each has one record, or is in doubt", killed));
     tests.extend(interims::tests());
+    tests.extend(windows::tests());
     tests
 }
 

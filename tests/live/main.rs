@@ -174,7 +174,6 @@ fn tests() -> Vec<Test> {
         holders::tests(),
         visibility::tests(),
         watchdog::tests(),
-        windows::tests(),
         hunt::tests(),
         hunt_truth::tests(),
         python::tests(),
