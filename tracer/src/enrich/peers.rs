@@ -27,8 +27,27 @@ pub struct KnownPeers(Arc<Shared>);
 struct Shared {
     /// Lets a reader see without the lock that nothing is known.
     is_used: AtomicBool,
-    peers: Mutex<HashMap<IpAddr, Held>>,
+    addresses: Mutex<Addresses>,
     listener: Option<Listener>,
+}
+
+#[derive(Default)]
+struct Addresses {
+    held: HashMap<IpAddr, Held>,
+    /// How many of them belong to objects that have ended.
+    ended: usize,
+}
+
+impl Addresses {
+    /// Whether there is room for another address, also by forgetting those of objects that have ended.
+    fn has_room(&mut self) -> bool {
+        // The main thread waits for the lock: without such objects, nothing is looked through.
+        if self.held.len() >= MOST_PEERS && self.ended > 0 {
+            self.held.retain(|_, held| !held.has_ended);
+            self.ended = 0;
+        }
+        self.held.len() < MOST_PEERS
+    }
 }
 
 /// An address that an object has or had.
@@ -50,32 +69,33 @@ impl KnownPeers {
         if uid.len() > bounds::NAME {
             return;
         }
-        let mut peers = self.lock();
-        match peers.get(&address) {
-            Some(held) if held.uid == uid && *held.peer == peer && !held.has_ended => return,
-            None if peers.len() >= MOST_PEERS => {
-                peers.retain(|_, held| !held.has_ended);
-                if peers.len() >= MOST_PEERS {
+        let mut addresses = self.lock();
+        match addresses.held.get(&address) {
+            Some(held) if held.has_ended => addresses.ended -= 1,
+            Some(held) if held.uid == uid && *held.peer == peer => return,
+            Some(_) => {}
+            None => {
+                if !addresses.has_room() {
                     return;
                 }
             }
-            _ => {}
         }
         let peer = Arc::new(peer);
-        peers.insert(address, Held { uid: uid.to_owned(), peer: Arc::clone(&peer), has_ended: false });
-        drop(peers);
+        let held = Held { uid: uid.to_owned(), peer: Arc::clone(&peer), has_ended: false };
+        addresses.held.insert(address, held);
+        drop(addresses);
         self.0.is_used.store(true, Ordering::Release);
         self.pass_on(address, uid, Some(&peer));
     }
 
     /// The object `uid` has ended, or has lost this address.
     pub fn end(&self, address: IpAddr, uid: &str) {
-        let mut peers = self.lock();
-        let Some(held) = peers.get_mut(&address).filter(|held| held.uid == uid && !held.has_ended) else {
-            return;
-        };
+        let mut addresses = self.lock();
+        let held = addresses.held.get_mut(&address).filter(|held| held.uid == uid && !held.has_ended);
+        let Some(held) = held else { return };
         held.has_ended = true;
-        drop(peers);
+        addresses.ended += 1;
+        drop(addresses);
         self.pass_on(address, uid, None);
     }
 
@@ -85,7 +105,7 @@ impl KnownPeers {
         if !self.0.is_used.load(Ordering::Acquire) {
             return None;
         }
-        self.lock().get(&address).map(|held| Arc::clone(&held.peer))
+        self.lock().held.get(&address).map(|held| Arc::clone(&held.peer))
     }
 
     fn pass_on(&self, address: IpAddr, uid: &str, peer: Option<&ClusterPeer>) {
@@ -94,8 +114,8 @@ impl KnownPeers {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Held>> {
-        self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

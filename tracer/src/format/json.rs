@@ -107,7 +107,7 @@ pub struct Json {
     /// Both states, and the key of what follows them, by the states.
     pairs: Vec<Option<Fragment<112>>>,
     roles: [Fragment<32>; 4],
-    /// Both ends, also beyond translations, and the subject, by its number.
+    /// Both ends, also beyond translations, the peer, and the subject, by its number.
     middles: TextCache<MiddleKey>,
     /// By the subject's number: a number never gets another subject.
     subjects: TextCache<u64>,

@@ -6,8 +6,6 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use crate::model::PodWorkload;
 
-/// The metadata of a static pod has the uid that its cgroup has.
-const STATIC_UID: &str = "kubernetes.io/config.hash";
 /// The controller of a static pod is its node.
 pub(super) const NODE: &str = "Node";
 pub(super) const REPLICA_SETS: &str = "replicasets";
@@ -91,9 +89,18 @@ pub(super) struct Metadata {
     #[serde(deserialize_with = "or_default")]
     pub(super) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
-    annotations: BTreeMap<String, String>,
+    annotations: Annotations,
     #[serde(deserialize_with = "or_default")]
     owner_references: Vec<OwnerReference>,
+}
+
+/// The annotations of one object may have 256 KiB: the others are not kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    /// The metadata of a static pod has the uid that its cgroup has.
+    #[serde(rename = "kubernetes.io/config.hash")]
+    static_uid: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -167,7 +174,8 @@ impl Object {
 impl Metadata {
     /// The uid in the path of the pod's cgroup.
     pub(super) fn cgroup_uid(&self) -> &str {
-        self.annotations.get(STATIC_UID).filter(|uid| !uid.is_empty()).unwrap_or(&self.uid)
+        let static_uid = &self.annotations.static_uid;
+        if static_uid.is_empty() { &self.uid } else { static_uid }
     }
 
     /// The object that manages this one.

@@ -84,7 +84,7 @@ fn verify(binary: &Path, arch: Arch) -> Result<()> {
 }
 
 /// Assertions of C code name files: without the directories of this machine. Its lines would name those of zig's headers.
-/// mimalloc has the time of its compilation, which cargo keeps for later commits: it has none.
+/// mimalloc would have the time of its compilation, and cargo keeps its object for later commits, so that time is empty.
 fn c_flags(source: &Path) -> String {
     toolchain::replaced_paths(source)
         .iter()
